@@ -1,0 +1,62 @@
+"""The table of mq9 commands, and the way from a published subject to the handler that answers it.
+
+A handler is one function in one file of `broker_node/handlers`. It gets the broker and a `Request`, raises an Mq9Error
+to refuse, and calls `request.respond` once: at once, or after the commit that its answer depends on. It never sees a
+socket, a frame or a transaction.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from mq9.errors import Mq9Error, error
+
+if TYPE_CHECKING:
+    from broker_node.broker import Broker
+    from broker_node.router.client import Client
+
+log = logging.getLogger("mq9.dispatch")
+
+PREFIX = b"$mq9.AI."
+
+
+class Request:
+    """One command as a handler sees it.
+
+    `tail` is what follows the command in the subject (the address; empty where there is none). `header` is the raw NATS
+    header block or empty. `reply_to` is empty when the sender wants no answer; `respond` then does nothing.
+    """
+
+    __slots__ = ("_deliver", "client", "header", "payload", "reply_to", "tail")
+
+    def __init__(
+        self,
+        client: Client,
+        tail: bytes,
+        reply_to: bytes,
+        header: bytes,
+        payload: bytes,
+        deliver: Callable[[bytes, bytes, bytes, bytes], int],
+    ) -> None:
+        self.client = client
+        self.tail = tail
+        self.reply_to = reply_to
+        self.header = header
+        self.payload = payload
+        self._deliver = deliver
+
+    def respond(self, payload: bytes, header: bytes = b"") -> None:
+        """Publish the answer on the reply subject, as the broker."""
+        if self.reply_to:
+            self._deliver(self.reply_to, b"", header, payload)
+
+    def fail(self, failure: Mq9Error, **fields: object) -> None:
+        """Answer with the error envelope; `fields` are added to it (`mail_address=""`, `deleted=False`, ...)."""
+        self.respond(msgspec.json.encode({"error": failure.text, "code": failure.code, **fields}))
+
+
+Handler = Callable[["Broker", Request], None]
