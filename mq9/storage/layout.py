@@ -1,0 +1,129 @@
+"""Keys: how rows are named, so that the order of keys is the order things are read in.
+
+Everything is big endian because LMDB compares bytes. A mailbox id is `slot u16 << 48 | sequence`: all rows of a slot lie
+together in every table that begins with one, so a slot can be copied to another broker as a few ranges.
+
+    mailbox definition   MAILBOX   slot u16 | address
+    message              MESSAGE   mailbox u64 | tier u8 | msg_id u64
+    what expires when    EXPIRY    time_ms u64 | kind u8 | what
+    ...                  (the others: see the functions)
+"""
+
+from __future__ import annotations
+
+import struct
+from enum import IntEnum
+from hashlib import blake2b
+from typing import Final
+from zlib import crc32
+
+from mq9.limits import SLOTS
+
+TIERS: Final = 4  # critical, urgent, normal, low
+SEQUENCE_BITS: Final = 48
+FORMAT_KEY: Final = b"format"  # META: msgpack {version, slots}
+SEQUENCE_KEY: Final = b"mailbox_sequence"  # META: u64, the last mailbox sequence given out
+
+_U16: Final = struct.Struct(">H")
+_U64: Final = struct.Struct(">Q")
+_U32: Final = struct.Struct(">I")
+_U64_U8: Final = struct.Struct(">QB")
+_MESSAGE: Final = struct.Struct(">QBQ")
+_DELAYED: Final = struct.Struct(">QQQ")
+_ACKED: Final = struct.Struct(">QIBQ")
+_DIGEST_BYTES: Final = 16
+
+pack_u64 = _U64.pack
+message_key = _MESSAGE.pack  # (mailbox, tier, msg_id)
+delayed_key = _DELAYED.pack  # (mailbox, due_ms, sequence)
+acked_key = _ACKED.pack  # (mailbox, group, tier, low)
+unpack_message_key = _MESSAGE.unpack
+unpack_delayed_key = _DELAYED.unpack
+unpack_acked_key = _ACKED.unpack
+
+
+class ExpiryKind(IntEnum):
+    """What an EXPIRY row is about. Numbers are on disk: append, never renumber."""
+
+    MESSAGE = 1  # mailbox u64 | tier u8 | msg_id u64
+    MAILBOX = 2  # mailbox u64 | slot u16 | address
+    DEDUP = 3  # the DEDUP key
+    AGENT = 4  # the AGENT key
+
+
+def slot_of(name: bytes, slots: int = SLOTS) -> int:
+    """The slot a mailbox address or agent name belongs to."""
+    return crc32(name) % slots
+
+
+def mailbox_key(address: bytes) -> bytes:
+    """MAILBOX key of an address."""
+    return _U16.pack(slot_of(address)) + address
+
+
+agent_key = mailbox_key  # AGENT and AGENT_VECTOR key of an agent name: the same form
+
+
+def mailbox_id(address: bytes, sequence: int) -> int:
+    """The id of the mailbox that was the `sequence`-th made here."""
+    return slot_of(address) << SEQUENCE_BITS | sequence
+
+
+def key_key(mailbox: int, mq9_key: bytes) -> bytes:
+    """KEY key: digests, because a user's key may be longer than LMDB takes."""
+    return _U64.pack(mailbox) + blake2b(mq9_key, digest_size=_DIGEST_BYTES).digest()
+
+
+def dedup_key(mailbox: int, idempotency_id: bytes) -> bytes:
+    """DEDUP key. Short ids stand as they are: ids that share a prefix then share pages, which is cheaper to write."""
+    if len(idempotency_id) <= 64:
+        return _U64.pack(mailbox) + b"\0" + idempotency_id
+    return _U64.pack(mailbox) + b"\1" + blake2b(idempotency_id, digest_size=_DIGEST_BYTES).digest()
+
+
+def group_key(mailbox: int, name: bytes) -> bytes:
+    """GROUP key."""
+    return _U64.pack(mailbox) + name
+
+
+def expiry_key(time_ms: int, kind: int, what: bytes) -> bytes:
+    """EXPIRY key."""
+    return _U64_U8.pack(time_ms, kind) + what
+
+
+def unpack_expiry_key(key: bytes) -> tuple[int, int, bytes]:
+    """(time_ms, kind, what) of an EXPIRY key."""
+    time_ms, kind = _U64_U8.unpack_from(key)
+    return time_ms, kind, key[_U64_U8.size :]
+
+
+def key_row(tier: int, msg_id: int) -> bytes:
+    """Payload of a KEY row."""
+    return bytes((tier,)) + _U64.pack(msg_id)
+
+
+def unpack_key_row(payload: bytes) -> tuple[int, int]:
+    """(tier, msg_id) of a KEY row's payload."""
+    return payload[0], _U64.unpack_from(payload, 1)[0]
+
+
+def unpack_u64(payload: bytes) -> int:
+    """The number of a DEDUP, ACKED or sequence row's payload."""
+    value: int = _U64.unpack(payload)[0]
+    return value
+
+
+def mailbox_range(mailbox: int) -> tuple[bytes, bytes]:
+    """(start, stop) of every row of a mailbox, in any table whose key begins with its id."""
+    return _U64.pack(mailbox), _U64.pack(mailbox + 1)
+
+
+def tier_range(mailbox: int, tier: int, after_id: int, until_id: int) -> tuple[bytes, bytes]:
+    """(start, stop) of the messages of a tier with after_id < msg_id <= until_id."""
+    return _MESSAGE.pack(mailbox, tier, after_id + 1), _MESSAGE.pack(mailbox, tier, until_id + 1)
+
+
+def acked_range(mailbox: int, group: int) -> tuple[bytes, bytes]:
+    """(start, stop) of a group's ACKED rows."""
+    prefix = _U64.pack(mailbox)
+    return prefix + _U32.pack(group), prefix + _U32.pack(group + 1)

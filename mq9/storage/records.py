@@ -1,0 +1,114 @@
+"""The bytes of a stored value: every value of every table is sealed with a version and a checksum.
+
+    sealed = version u8 | crc32 u32 (little endian) | payload        crc32 covers the key and the payload
+
+The key is inside the checksum so that a record found under a wrong key (a damaged tree page) is noticed too. LMDB has no
+page checksums: a flipped bit is served silently unless the record itself can tell.
+
+Changing the layout of a payload: raise the version of that record, keep the reader of the old one, and add a fixture of
+the old bytes to tests/storage/fixtures. Records of the msgpack kind may grow at the end without a new version.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final, NamedTuple
+from zlib import crc32
+
+from mq9.errors import error
+
+VERSION: Final = 1
+_SEAL: Final = struct.Struct("<BI")
+_SEAL_BYTES: Final = _SEAL.size
+_MESSAGE: Final = struct.Struct("<QQHHHH")  # create_ms, expires_ms, lengths of header, key, tags, reply
+_MESSAGE_BYTES: Final = _MESSAGE.size
+
+
+def seal(key: bytes, payload: bytes, version: int = VERSION) -> bytes:
+    """The value to store under `key`."""
+    return _SEAL.pack(version, crc32(payload, crc32(key))) + payload
+
+
+def unseal(key: bytes, value: bytes, version: int = VERSION) -> bytes:
+    """The payload stored under `key`. Raises DATA_DAMAGED when key and value do not belong together."""
+    if len(value) < _SEAL_BYTES:
+        raise error("DATA_DAMAGED", reason=f"record {key.hex()} is cut short")
+    found, checksum = _SEAL.unpack_from(value)
+    payload = value[_SEAL_BYTES:]
+    if checksum != crc32(payload, crc32(key)):
+        raise error("DATA_DAMAGED", reason=f"record {key.hex()} fails its checksum")
+    if found != version:
+        raise error("DATA_DAMAGED", reason=f"record {key.hex()} has version {found}, this program reads {version}")
+    return payload
+
+
+class StoredMessage(NamedTuple):
+    """A message as stored; its mailbox, tier and id are in its key.
+
+    `header` is the sender's whole NATS header block (or empty), `key` and `tags` (comma-joined) what the broker read
+    from it, `reply` the reply subject of the SEND. `expires_ms` 0: no TTL of its own.
+    """
+
+    create_ms: int
+    expires_ms: int
+    header: bytes
+    key: bytes
+    tags: bytes
+    reply: bytes
+    payload: bytes
+
+
+def pack_message(key: bytes, message: StoredMessage) -> bytes:
+    """The sealed record of `message` under the row key `key`."""
+    create_ms, expires_ms, header, mq9_key, tags, reply, payload = message
+    head = _MESSAGE.pack(create_ms, expires_ms, len(header), len(mq9_key), len(tags), len(reply))
+    return seal(key, b"".join((head, header, mq9_key, tags, reply, payload)))
+
+
+def unpack_message(key: bytes, value: bytes) -> StoredMessage:
+    """The inverse of `pack_message`; raises DATA_DAMAGED."""
+    body = unseal(key, value)
+    try:
+        create_ms, expires_ms, header_len, key_len, tags_len, reply_len = _MESSAGE.unpack_from(body)
+    except struct.error:
+        raise error("DATA_DAMAGED", reason=f"message {key.hex()} is cut short") from None
+    if not header_len and not reply_len:
+        return StoredMessage(create_ms, expires_ms, b"", b"", b"", b"", body[_MESSAGE_BYTES:])
+    at = _MESSAGE_BYTES
+    header_end = at + header_len
+    key_end = header_end + key_len
+    tags_end = key_end + tags_len
+    reply_end = tags_end + reply_len
+    return StoredMessage(
+        create_ms,
+        expires_ms,
+        body[at:header_end],
+        body[header_end:key_end],
+        body[key_end:tags_end],
+        body[tags_end:reply_end],
+        body[reply_end:],
+    )
+
+
+class MailboxState(NamedTuple):
+    """What must survive of a mailbox's bookkeeping. Counts are of rows, expired but unreclaimed ones included."""
+
+    last_id: int
+    counts: tuple[int, int, int, int]  # rows of Table.MESSAGE by tier
+    bytes: int  # of their sealed records
+    delayed: int  # rows of Table.DELAYED
+    last_ms: int  # create time of the newest message: create times never go back inside a mailbox
+
+
+_STATE: Final = struct.Struct("<Q4QQQQ")
+
+
+def pack_state(key: bytes, state: MailboxState) -> bytes:
+    """The sealed STATE row."""
+    return seal(key, _STATE.pack(state.last_id, *state.counts, state.bytes, state.delayed, state.last_ms))
+
+
+def unpack_state(key: bytes, value: bytes) -> MailboxState:
+    """The inverse of `pack_state`; raises DATA_DAMAGED."""
+    last_id, c0, c1, c2, c3, size, delayed, last_ms = _STATE.unpack(unseal(key, value))
+    return MailboxState(last_id, (c0, c1, c2, c3), size, delayed, last_ms)
