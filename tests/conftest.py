@@ -2,6 +2,7 @@
 
     server          a fresh `mq9 server` process for this one test; @pytest.mark.server(max_payload=2048) changes settings
     shared_server   one process for the whole run: for tests that use names of their own and leave nothing behind
+    session_server  the same process, for fixtures of a wider scope than one test
     start_server    a factory for tests that need several, or that start one late: start_server(user="u", password="p")
     make_server     the same, not started
     nats_server     a real nats-server, the reference of core NATS behaviour; skips where it is not installed
@@ -31,6 +32,7 @@ def anyio_backend() -> str:
 
 
 def _finish(server: ServerProcess) -> None:
+    server.close_clients()
     if server.running:
         code = server.stop()
         assert code == 0, f"the server exited {code} on SIGTERM; its log:\n{server.log}"
@@ -65,11 +67,18 @@ def server(request: pytest.FixtureRequest, start_server: MakeServer) -> ServerPr
 
 
 @pytest.fixture(scope="session")
-def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+def session_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """A ready server of the whole run. Use mailbox names, queue names and subjects that no other test uses."""
-    server = ServerProcess(tmp_path_factory.mktemp("shared-server")).start()
+    server = ServerProcess(tmp_path_factory.mktemp("session-server")).start()
     yield server
     _finish(server)
+
+
+@pytest.fixture
+def shared_server(session_server: ServerProcess) -> Iterator[ServerProcess]:
+    """The server of the whole run; the clients this test makes with `raw` are closed when it ends."""
+    yield session_server
+    session_server.close_clients()
 
 
 @pytest.fixture(scope="session")

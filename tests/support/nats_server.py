@@ -31,6 +31,7 @@ class NatsServer:
         command = [executable, "-a", HOST, "-p", "-1", *arguments]
         self._process = Process(command, directory / "nats-server.log", dict(os.environ), log_to_output=True)
         self.port = 0
+        self._clients: list[RawClient] = []
 
     def start(self) -> NatsServer:
         self._process.spawn()
@@ -48,8 +49,11 @@ class NatsServer:
 
     def raw(self, **options: Any) -> RawClient:
         client = RawClient(HOST, self.port)
+        self._clients.append(client)
         client.connect(**options)
         return client
 
     def stop(self) -> int:
+        for client in self._clients:
+            client.close()
         return self._process.stop()

@@ -172,7 +172,7 @@ class RawClient:
         return frame
 
     def flush(self) -> list[Frame]:
-        """PING, and every frame that came before its PONG. A PING from the server meanwhile is answered."""
+        """PING, and every frame that came before its PONG. A PING or an INFO from the server meanwhile is dealt with."""
         self.send(b"PING\r\n")
         frames: list[Frame] = []
         deadline = time.monotonic() + self.timeout_s
@@ -182,6 +182,8 @@ class RawClient:
                 return frames
             if frame.verb == b"PING":
                 self.send(b"PONG\r\n")
+            elif frame.verb == b"INFO":
+                self.info = json.loads(frame.payload)
             else:
                 frames.append(frame)
         raise TimeoutError(f"no PONG in {self.timeout_s} s, but {len(frames)} other frames")

@@ -86,6 +86,7 @@ class ServerProcess:
         self._log_path = directory / "server.log"
         self._process: Process | None = None
         self._ready: Ready | None = None
+        self._clients: list[RawClient] = []
 
     def start(self, timeout_s: float = START_TIMEOUT_S) -> ServerProcess:
         """Start it and wait for the ready line. Raises StartError (with exit code and log) when it does not come."""
@@ -163,11 +164,18 @@ class ServerProcess:
         return self.start()
 
     def raw(self, *, connect: bool = True, **options: Any) -> RawClient:
-        """A socket client; with `connect` it has sent CONNECT with `options` and seen the PONG."""
+        """A socket client; with `connect` it has sent CONNECT with `options` and seen the PONG. The fixtures close it."""
         client = RawClient(HOST, self.port)
+        self._clients.append(client)
         if connect:
             client.connect(**options)
         return client
+
+    def close_clients(self) -> None:
+        """Close every client that `raw` made."""
+        for client in self._clients:
+            client.close()
+        self._clients.clear()
 
     def check_log(self) -> None:
         """Fail when the log has a traceback: the broker met a bug, whatever the client saw."""
