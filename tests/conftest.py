@@ -13,10 +13,12 @@ When a test ends, its servers are stopped and must exit 0 with no traceback in t
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from tests.support import nats_server as reference
@@ -24,6 +26,17 @@ from tests.support.nats_server import NatsServer
 from tests.support.server import ServerProcess
 
 MakeServer = Callable[..., ServerProcess]
+
+# One profile for all property tests, so that `make fuzz` can turn every one of them up: tests that set max_examples
+# themselves take themselves out of that. No deadline: how long an example takes is the machine's affair.
+hypothesis.settings.register_profile(
+    "mq9",
+    max_examples=int(os.environ.get("MQ9_TEST_EXAMPLES", "100")),
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+    print_blob=True,
+)
+hypothesis.settings.load_profile("mq9")
 
 
 @pytest.fixture(scope="session")
