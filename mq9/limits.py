@@ -82,6 +82,7 @@ DISK_RESERVE_BYTES: Final = 1024 * 1024 * 1024
 MAP_BYTES_INITIAL: Final = 256 * 1024 * 1024
 MAP_BYTES_MAX: Final = 1 << 42  # address space, not disk
 MAP_RESERVE_BYTES: Final = 64 * 1024 * 1024  # LMDB needs free pages to delete: grow before this is left
+BALLAST_BYTES: Final = 16 * 1024 * 1024  # allocated ahead in the data file: deletes work when the disk has no room left
 COMMIT_OPS_MAX: Final = 16_384  # operations in one transaction: bounds the time a commit holds the loop
 COMMIT_BYTES_MAX: Final = 16 * 1024 * 1024
 STAGED_BYTES_MAX: Final = 64 * 1024 * 1024  # waiting for a commit; above this, senders are not read

@@ -80,12 +80,14 @@ class Store(Protocol):
     Readers see committed batches only, whole ones only. No method keeps a transaction open after it returns.
     """
 
+    sync_s: float  # how long the last commit waited for the disk, in seconds
+
     def get(self, table: Table, key: bytes) -> bytes | None:
         """The value of `key`, or None."""
 
     def scan(self, table: Table, start: bytes, stop: bytes, limit: int, bytes_max: int = 1 << 62) -> list[Row]:
         """Rows with start <= key < stop in key order: at most `limit`, and no more once `bytes_max` is passed
-        (at least one row if there is one). Copies, not views."""
+        (at least one row if there is one). It counts values; the row that reaches it is the last. Copies, not views."""
 
     def last(self, table: Table, start: bytes, stop: bytes) -> Row | None:
         """The row with the greatest key in start <= key < stop, or None."""
@@ -94,7 +96,8 @@ class Store(Protocol):
         """Make the whole batch durable; it is on stable storage when this returns.
 
         Raises an Mq9Error STORAGE_FULL (nothing changed; a later commit may succeed) or STORAGE_FAILED (nothing may be
-        assumed; every later commit fails too, because a failed fsync must never be retried into a success).
+        assumed; every later commit fails too, because a failed fsync must never be retried into a success). A key that is
+        empty or longer than 511 bytes is a bug: ValueError, nothing changed. An empty batch costs nothing.
         """
 
     def stat(self) -> StoreStat:
