@@ -44,6 +44,10 @@ class NatsServer:
         return self
 
     @property
+    def host(self) -> str:
+        return HOST
+
+    @property
     def url(self) -> str:
         return f"nats://{HOST}:{self.port}"
 
