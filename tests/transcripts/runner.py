@@ -14,8 +14,9 @@ r"""Golden transcripts: what a client says and what a server answers, line by li
     S2> (closed)                    the server has closed
 
 A connection that does not begin with CONNECT sends a usual one with a PING and reads the PONG first; one whose first
-line is not `S> INFO` reads INFO silently, and so are later ones that no line expects. Headers of HPUB and HMSG are lines up to and with an empty one; a line `...`
-before that stands for any further headers. Escapes and placeholders: see pattern.py. `S> ?` stands for one frame that --rewrite-transcripts fills in.
+line is not `S> INFO` reads INFO silently, and so are later ones that no line expects. Headers of HPUB and HMSG are lines
+up to and with an empty one; a line `...` before that stands for any further headers. Escapes and placeholders: see
+pattern.py. `S> ?` stands for one frame that --rewrite-transcripts fills in.
 
 Nothing sleeps. "Nothing comes" is a PING and its PONG. Time passes inside a long poll: SEND with `mq9-delay` to a
 mailbox and FETCH it.
