@@ -160,9 +160,12 @@ class GroupCommit:
             self._seal()
 
     def _seal(self) -> None:
-        """Put the open batch into the queue and open a new one."""
+        """Close the open batch, put it into the queue and open a new one."""
         if self.before_seal is not None:
             self.before_seal()
+        self._push()
+
+    def _push(self) -> None:
         self._queue.append(_Group(self.batch, self._waiting))
         self._queued_bytes += self.batch.bytes_staged
         self.batch = Batch()
@@ -235,7 +238,7 @@ class GroupCommit:
 
     def _fail(self, failure: Mq9Error, waiting: list[Completion]) -> None:
         """Fail `waiting` and everything staged after it: it was computed on changes that do not exist now."""
-        self._seal()
+        self._push()
         later = list(self._queue)
         self._queue.clear()
         self._queued_bytes = 0

@@ -21,7 +21,6 @@ import faulthandler
 import fcntl
 import os
 import re
-import socket
 from pathlib import Path
 from typing import Final, NamedTuple, TextIO
 
@@ -44,6 +43,10 @@ class Holder(NamedTuple):
 
 
 _NOBODY: Final = Holder(0, "", "closed", 0)
+
+
+def _host() -> str:
+    return os.uname().nodename[:64]
 
 
 def _read_holder(fd: int) -> Holder:
@@ -88,10 +91,10 @@ class DirectoryLock:
         except OSError as failure:
             holder = _read_holder(self._fd)
             os.close(self._fd)
-            where = f"process {holder.pid}" + (f" on {holder.host}" if holder.host != socket.gethostname() else "")
+            where = f"process {holder.pid}" + (f" on {holder.host}" if holder.host != _host() else "")
             raise error("STORAGE_FAILED", reason=f"directory {directory} is in use by {where}") from failure
         self.previous = _read_holder(self._fd)
-        self._head = b"mq9 1 pid=%d host=%s phase=" % (os.getpid(), socket.gethostname()[:64].encode())
+        self._head = b"mq9 1 pid=%d host=%s phase=" % (os.getpid(), _host().encode())
         self._phase = b"closed"
 
     def mark(self, phase: bytes, txn: int) -> None:

@@ -83,7 +83,7 @@ class LmdbStore:
             if crash_marker:
                 self._crash.arm()
             self._open(ballast_bytes)
-        except BaseException:
+        except BaseException:  # whatever it was, the directory must not stay locked
             self._crash.disarm()
             self._lock.release()
             raise
@@ -253,7 +253,7 @@ class LmdbStore:
             started_s = time.perf_counter()
             txn.commit()
             self.sync_s = time.perf_counter() - started_s
-        except BaseException:
+        except BaseException:  # an open write transaction would block every later one
             txn.abort()  # harmless after a failed commit, which has aborted it already
             raise
         self._txn = number
