@@ -62,16 +62,17 @@ class Settings:
                            choices=("auto", "inline", "thread"))
     sync: bool = _setting(True, "fsync before every acknowledgement. Off loses acknowledged messages at a power cut.")
     disk_reserve: int = _setting(-1, "Free bytes below which SEND is refused; -1: the larger of 5 % of the disk and 1 GiB.")
-    embedding: str = _setting("minilm", "How agents are compared by meaning: minilm (in the package), blend (minilm and wordllama), "
-                              "wordllama (light), http (--embedding-url), or none.",
-                              choices=("minilm", "blend", "wordllama", "http", "none"))
-    embedding_url: str = _setting("", "OpenAI-compatible service for --embedding http, up to /v1; minilm answers while it does not.")
-    embedding_model: str = _setting("text-embedding-3-small", "Model name sent to --embedding-url.")
+    embedding: str = _setting(
+        "minilm",
+        "How agents are compared by meaning: minilm (needs no network), wordllama (lighter), blend (both), http, none.",
+        choices=("minilm", "wordllama", "blend", "http", "none"),
+    )
+    embedding_url: str = _setting("", "OpenAI-compatible service of --embedding http, up to /v1; minilm stands in while it fails.")
+    embedding_model: str = _setting("text-embedding-3-small", "Model asked for at --embedding-url.")
     embedding_key: str = _setting("", "Bearer token for --embedding-url. Prefer MQ9_EMBEDDING_KEY.", secret=True)
-    embedding_timeout_s: float = _setting(5.0, "One request to --embedding-url may take this long.")
+    embedding_timeout_s: float = _setting(5.0, "Time one request to --embedding-url may take.")
     max_agents: int = _setting(limits.AGENTS_MAX, "Most registered agents.")
-    agent_heartbeat_s: int = _setting(0, "Agents that REPORT less often than every 3 x this leave DISCOVER until they do; 0: only those "
-                                      "that ask for it with `heartbeat` at REGISTER.")
+    agent_heartbeat_s: int = _setting(0, "Agents silent for 3 x this leave DISCOVER; 0: only those that registered a `heartbeat`.")
     log_level: str = _setting("info", "debug, info, warning or error.", choices=("debug", "info", "warning", "error"))
     log_format: str = _setting("text", "text or json, one line an event.", choices=("text", "json"))
 
