@@ -67,12 +67,12 @@ class Settings:
         "How agents are compared by meaning: minilm (needs no network), wordllama (lighter), blend (both), http, none.",
         choices=("minilm", "wordllama", "blend", "http", "none"),
     )
-    embedding_url: str = _setting("", "OpenAI-compatible service of --embedding http, up to /v1; minilm stands in while it fails.")
+    embedding_url: str = _setting("", "OpenAI-compatible service of --embedding http, up to /v1; minilm stands in for it.")
     embedding_model: str = _setting("text-embedding-3-small", "Model asked for at --embedding-url.")
     embedding_key: str = _setting("", "Bearer token for --embedding-url. Prefer MQ9_EMBEDDING_KEY.", secret=True)
     embedding_timeout_s: float = _setting(5.0, "Time one request to --embedding-url may take.")
     max_agents: int = _setting(limits.AGENTS_MAX, "Most registered agents.")
-    agent_heartbeat_s: int = _setting(0, "Agents silent for 3 x this leave DISCOVER; 0: only those that registered a `heartbeat`.")
+    agent_heartbeat_s: int = _setting(0, "Agents silent for 3 x this leave DISCOVER; 0: only those that gave a `heartbeat`.")
     log_level: str = _setting("info", "debug, info, warning or error.", choices=("debug", "info", "warning", "error"))
     log_format: str = _setting("text", "text or json, one line an event.", choices=("text", "json"))
 
