@@ -88,46 +88,177 @@ class InternalError(Mq9Error):
 
 
 _ROWS: tuple[tuple[type[Mq9Error], ErrorCode], ...] = (
-    (RequestError, ErrorCode("INVALID_REQUEST", "invalid request: {reason}", 400, False,
-     "The body is not a JSON object, or a field has the wrong type or range.")),
-    (RequestError, ErrorCode("INVALID_ADDRESS", "invalid mail_address: {reason}", 400, False,
-     "The mailbox name breaks the naming rule. Clients assert on the prefix.")),
-    (RequestError, ErrorCode("INVALID_HEADER", "invalid header {name}: {reason}", 400, False,
-     "An mq9-* header has a value of the wrong kind or range.")),
-    (RequestError, ErrorCode("UNKNOWN_COMMAND", "unknown command: {subject}", 404, False,
-     "No command answers on this $mq9.AI subject.")),
-    (RequestError, ErrorCode("PAYLOAD_EMPTY", "payload must not be empty", 400, False,
-     "The command needs a body. Clients assert on the text.")),
-    (RequestError, ErrorCode("AGENT_NAME_EMPTY", "agent name must not be empty", 400, False,
-     "Neither `name` nor `mailbox` was given. Clients assert on the text.")),
-    (RequestError, ErrorCode("PAYLOAD_TOO_LARGE", "payload too large: {size} bytes, limit {limit}", 413, False,
-     "The message is larger than the broker stores.")),
-    (NotFound, ErrorCode("MAILBOX_NOT_FOUND", "mailbox {name} does not exist", 404, False,
-     "No such mailbox, or its TTL has run out. Clients assert on the text.")),
-    (NotFound, ErrorCode("MESSAGE_NOT_FOUND", "message not found", 404, False,
-     "No such message, or it is deleted, replaced or expired. Clients assert on the text.")),
-    (NotFound, ErrorCode("AGENT_NOT_FOUND", "agent not found", 404, False,
-     "No such agent, or its TTL has run out. Clients assert on the text.")),
-    (AlreadyExists, ErrorCode("MAILBOX_EXISTS", "mailbox {name} already exists", 409, False,
-     "CREATE without exist_ok on a live name. Clients assert on the text.")),
-    (Forbidden, ErrorCode("FORBIDDEN", "not allowed: {reason}", 403, False,
-     "The account may not do this, or the subject is reserved.")),
-    (CapacityError, ErrorCode("MAILBOX_FULL", "mailbox {name} is full: {reason}", 429, True,
-     "The mailbox reached its message or byte limit; delete, acknowledge with TTLs, or raise the limit.")),
-    (CapacityError, ErrorCode("LIMIT_EXCEEDED", "limit exceeded: {reason}", 429, True,
-     "A broker-wide limit (mailboxes, groups, waiting requests) was reached.")),
-    (CapacityError, ErrorCode("STORAGE_FULL", "storage full", 507, True,
-     "The disk or the map is full. FETCH, ACK and DELETE still work; SEND works again by itself when there is room.")),
-    (UnavailableError, ErrorCode("UNAVAILABLE", "unavailable: {reason}", 503, True,
-     "The broker is draining, or in a cluster the owner is not known. Repeat the request.")),
-    (RequestTimeout, ErrorCode("TIMEOUT", "no answer within {seconds:.3g} s", 504, True,
-     "Raised by clients: the deadline passed. Safe to repeat with the same mq9-msg-id.")),
-    (StorageError, ErrorCode("STORAGE_FAILED", "storage failed: {reason}", 500, False,
-     "A write or fsync failed. The broker stops accepting writes; see its log.")),
-    (StorageError, ErrorCode("DATA_DAMAGED", "damaged data: {reason}", 500, False,
-     "A stored record fails its checksum. It is never served; run `mq9 verify`.")),
-    (InternalError, ErrorCode("INTERNAL", "internal error", 500, False,
-     "A defect of the broker; its log has the traceback.")),
+    (
+        RequestError,
+        ErrorCode(
+            "INVALID_REQUEST",
+            "invalid request: {reason}",
+            400,
+            False,
+            "The body is not a JSON object, or a field has the wrong type or range.",
+        ),
+    ),
+    (
+        RequestError,
+        ErrorCode(
+            "INVALID_ADDRESS",
+            "invalid mail_address: {reason}",
+            400,
+            False,
+            "The mailbox name breaks the naming rule. Clients assert on the prefix.",
+        ),
+    ),
+    (
+        RequestError,
+        ErrorCode(
+            "INVALID_HEADER",
+            "invalid header {name}: {reason}",
+            400,
+            False,
+            "An mq9-* header has a value of the wrong kind or range.",
+        ),
+    ),
+    (
+        RequestError,
+        ErrorCode("UNKNOWN_COMMAND", "unknown command: {subject}", 404, False, "No command answers on this $mq9.AI subject."),
+    ),
+    (
+        RequestError,
+        ErrorCode(
+            "PAYLOAD_EMPTY", "payload must not be empty", 400, False, "The command needs a body. Clients assert on the text."
+        ),
+    ),
+    (
+        RequestError,
+        ErrorCode(
+            "AGENT_NAME_EMPTY",
+            "agent name must not be empty",
+            400,
+            False,
+            "Neither `name` nor `mailbox` was given. Clients assert on the text.",
+        ),
+    ),
+    (
+        RequestError,
+        ErrorCode(
+            "PAYLOAD_TOO_LARGE",
+            "payload too large: {size} bytes, limit {limit}",
+            413,
+            False,
+            "The message is larger than the broker stores.",
+        ),
+    ),
+    (
+        NotFound,
+        ErrorCode(
+            "MAILBOX_NOT_FOUND",
+            "mailbox {name} does not exist",
+            404,
+            False,
+            "No such mailbox, or its TTL has run out. Clients assert on the text.",
+        ),
+    ),
+    (
+        NotFound,
+        ErrorCode(
+            "MESSAGE_NOT_FOUND",
+            "message not found",
+            404,
+            False,
+            "No such message, or it is deleted, replaced or expired. Clients assert on the text.",
+        ),
+    ),
+    (
+        NotFound,
+        ErrorCode(
+            "AGENT_NOT_FOUND", "agent not found", 404, False, "No such agent, or its TTL has run out. Clients assert on the text."
+        ),
+    ),
+    (
+        AlreadyExists,
+        ErrorCode(
+            "MAILBOX_EXISTS",
+            "mailbox {name} already exists",
+            409,
+            False,
+            "CREATE without exist_ok on a live name. Clients assert on the text.",
+        ),
+    ),
+    (
+        Forbidden,
+        ErrorCode("FORBIDDEN", "not allowed: {reason}", 403, False, "The account may not do this, or the subject is reserved."),
+    ),
+    (
+        CapacityError,
+        ErrorCode(
+            "MAILBOX_FULL",
+            "mailbox {name} is full: {reason}",
+            429,
+            True,
+            "The mailbox reached its message or byte limit; delete, acknowledge with TTLs, or raise the limit.",
+        ),
+    ),
+    (
+        CapacityError,
+        ErrorCode(
+            "LIMIT_EXCEEDED",
+            "limit exceeded: {reason}",
+            429,
+            True,
+            "A broker-wide limit (mailboxes, groups, waiting requests) was reached.",
+        ),
+    ),
+    (
+        CapacityError,
+        ErrorCode(
+            "STORAGE_FULL",
+            "storage full",
+            507,
+            True,
+            "The disk or the map is full. FETCH, ACK and DELETE still work; SEND works again by itself when there is room.",
+        ),
+    ),
+    (
+        UnavailableError,
+        ErrorCode(
+            "UNAVAILABLE",
+            "unavailable: {reason}",
+            503,
+            True,
+            "The broker is draining, or in a cluster the owner is not known. Repeat the request.",
+        ),
+    ),
+    (
+        RequestTimeout,
+        ErrorCode(
+            "TIMEOUT",
+            "no answer within {seconds:.3g} s",
+            504,
+            True,
+            "Raised by clients: the deadline passed. Safe to repeat with the same mq9-msg-id.",
+        ),
+    ),
+    (
+        StorageError,
+        ErrorCode(
+            "STORAGE_FAILED",
+            "storage failed: {reason}",
+            500,
+            False,
+            "A write or fsync failed. The broker stops accepting writes; see its log.",
+        ),
+    ),
+    (
+        StorageError,
+        ErrorCode(
+            "DATA_DAMAGED",
+            "damaged data: {reason}",
+            500,
+            False,
+            "A stored record fails its checksum. It is never served; run `mq9 verify`.",
+        ),
+    ),
+    (InternalError, ErrorCode("INTERNAL", "internal error", 500, False, "A defect of the broker; its log has the traceback.")),
 )
 
 CODES: dict[str, ErrorCode] = {row.code: row for _, row in _ROWS}

@@ -7,21 +7,18 @@ socket, a frame or a transaction.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from mq9.errors import Mq9Error, error
+from mq9.errors import Mq9Error
 
 if TYPE_CHECKING:
     from broker_node.broker import Broker
     from broker_node.router.client import Client
 
-log = logging.getLogger("mq9.dispatch")
-
-PREFIX = b"$mq9.AI."
+PREFIX: Final = b"$mq9.AI."
 
 
 class Request:
@@ -60,3 +57,31 @@ class Request:
 
 
 Handler = Callable[["Broker", Request], None]
+
+
+def command_table() -> dict[tuple[bytes, bytes], Handler]:
+    """The two subject tokens after the prefix -> the handler. The only list of commands there is."""
+    # Here and not at the top: handlers import Request from this module.
+    from broker_node.handlers import (  # noqa: PLC0415
+        mailbox_create,
+        mailbox_info,
+        mailbox_ls,
+        mailbox_remove,
+        msg_ack,
+        msg_delete,
+        msg_fetch,
+        msg_query,
+        msg_send,
+    )
+
+    return {
+        (b"MAILBOX", b"CREATE"): mailbox_create.handle,
+        (b"MAILBOX", b"INFO"): mailbox_info.handle,
+        (b"MAILBOX", b"LS"): mailbox_ls.handle,
+        (b"MAILBOX", b"REMOVE"): mailbox_remove.handle,
+        (b"MSG", b"SEND"): msg_send.handle,
+        (b"MSG", b"FETCH"): msg_fetch.handle,
+        (b"MSG", b"ACK"): msg_ack.handle,
+        (b"MSG", b"QUERY"): msg_query.handle,
+        (b"MSG", b"DELETE"): msg_delete.handle,
+    }

@@ -22,7 +22,7 @@ from mq9.limits import SLOTS
 TIERS: Final = 4  # critical, urgent, normal, low
 SEQUENCE_BITS: Final = 48
 FORMAT_KEY: Final = b"format"  # META: msgpack {version, slots}
-SEQUENCE_KEY: Final = b"mailbox_sequence"  # META: u64, the last mailbox sequence given out
+SEQUENCE_KEY: Final = b"mailbox_sequence"  # META: u64 last mailbox sequence given out, u64 live mailboxes
 
 _U16: Final = struct.Struct(">H")
 _U64: Final = struct.Struct(">Q")

@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 from zlib import crc32
 
 from mq9.errors import error
+from mq9.protocol.message import StoredMessage
 
 VERSION: Final = 1
 _SEAL: Final = struct.Struct("<BI")
@@ -42,27 +43,16 @@ def unseal(key: bytes, value: bytes, version: int = VERSION) -> bytes:
     return payload
 
 
-class StoredMessage(NamedTuple):
-    """A message as stored; its mailbox, tier and id are in its key.
-
-    `header` is the sender's whole NATS header block (or empty), `key` and `tags` (comma-joined) what the broker read
-    from it, `reply` the reply subject of the SEND. `expires_ms` 0: no TTL of its own.
-    """
-
-    create_ms: int
-    expires_ms: int
-    header: bytes
-    key: bytes
-    tags: bytes
-    reply: bytes
-    payload: bytes
-
-
 def pack_message(key: bytes, message: StoredMessage) -> bytes:
     """The sealed record of `message` under the row key `key`."""
     create_ms, expires_ms, header, mq9_key, tags, reply, payload = message
     head = _MESSAGE.pack(create_ms, expires_ms, len(header), len(mq9_key), len(tags), len(reply))
     return seal(key, b"".join((head, header, mq9_key, tags, reply, payload)))
+
+
+def message_size(message: StoredMessage) -> int:
+    """The size of its sealed record, in bytes."""
+    return _SEAL_BYTES + _MESSAGE_BYTES + sum(map(len, message[2:]))
 
 
 def unpack_message(key: bytes, value: bytes) -> StoredMessage:
@@ -95,9 +85,10 @@ class MailboxState(NamedTuple):
 
     last_id: int
     counts: tuple[int, int, int, int]  # rows of Table.MESSAGE by tier
-    bytes: int  # of their sealed records
+    size: int  # bytes of their sealed records, delayed ones included
     delayed: int  # rows of Table.DELAYED
     last_ms: int  # create time of the newest message: create times never go back inside a mailbox
+    address: bytes = b""  # the way back from an id to its mailbox
 
 
 _STATE: Final = struct.Struct("<Q4QQQQ")
@@ -105,10 +96,12 @@ _STATE: Final = struct.Struct("<Q4QQQQ")
 
 def pack_state(key: bytes, state: MailboxState) -> bytes:
     """The sealed STATE row."""
-    return seal(key, _STATE.pack(state.last_id, *state.counts, state.bytes, state.delayed, state.last_ms))
+    head = _STATE.pack(state.last_id, *state.counts, state.size, state.delayed, state.last_ms)
+    return seal(key, head + state.address)
 
 
 def unpack_state(key: bytes, value: bytes) -> MailboxState:
     """The inverse of `pack_state`; raises DATA_DAMAGED."""
-    last_id, c0, c1, c2, c3, size, delayed, last_ms = _STATE.unpack(unseal(key, value))
-    return MailboxState(last_id, (c0, c1, c2, c3), size, delayed, last_ms)
+    body = unseal(key, value)
+    last_id, c0, c1, c2, c3, size, delayed, last_ms = _STATE.unpack_from(body)
+    return MailboxState(last_id, (c0, c1, c2, c3), size, delayed, last_ms, body[_STATE.size :])

@@ -1,0 +1,177 @@
+"""The broker: stores, mailboxes, registry and commands put together. It knows no socket and no event loop.
+
+A published subject under `$mq9.AI.` comes in through `command`; what the broker has to say goes out through the core
+router's `deliver`, like any other published message.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from broker_node.counters import Counters
+from broker_node.loop_hooks import Cancellable, LoopHooks
+from broker_node.mailbox.acking import Acking
+from broker_node.mailbox.dead_letters import DeadLetters
+from broker_node.mailbox.delayed import Delayed
+from broker_node.mailbox.deleting import Deleting
+from broker_node.mailbox.fetching import Fetching
+from broker_node.mailbox.grouping import Grouping
+from broker_node.mailbox.mailboxes import Mailboxes
+from broker_node.mailbox.model import Mailbox, Shelf
+from broker_node.mailbox.reclaim import Reclaim
+from broker_node.mailbox.sending import Sending
+from broker_node.mailbox.walking import Walking
+from broker_node.router.client import Client
+from broker_node.router.core import CoreRouter
+from broker_node.router.dispatch import Request, command_table
+from broker_node.router.sublist import Subscription
+from mq9.clock import Clock
+from mq9.errors import Mq9Error, error
+from mq9.limits import STAGED_BYTES_MAX
+from mq9.settings import Settings
+from mq9.storage.commit import GroupCommit
+from mq9.storage.interface import Store
+from mq9.storage.lmdb_store import LmdbStore
+from mq9.storage.memory_store import MemoryStore
+
+log = logging.getLogger("mq9.broker")
+
+
+def open_store(settings: Settings) -> Store:
+    """The durable store the settings ask for. Raises an Mq9Error that says what is wrong with the directory."""
+    if settings.storage == "memory":
+        return MemoryStore()
+    return LmdbStore(Path(settings.data_dir), sync=settings.sync, reserve_bytes=settings.disk_reserve, crash_marker=True)
+
+
+class Broker:
+    """One node. Build it, `start` it, feed it commands, `close` it. Everything happens on the loop's thread."""
+
+    def __init__(self, settings: Settings, clock: Clock, hooks: LoopHooks, store: Store | None = None) -> None:
+        """`store` takes the place of the one the settings ask for; the broker closes it either way."""
+        self.settings = settings
+        self.clock = clock
+        self.core = CoreRouter()
+        self.counters = Counters()
+        self._hooks = hooks
+        self._timer: Cancellable | None = None
+        self._timer_due_s = 0.0
+        self._closed = False
+        self.durable = self._shelf(open_store(settings) if store is None else store, settings.commit, memory=False)
+        self.memory = self._shelf(MemoryStore(), "inline", memory=True)
+        self.mailboxes = Mailboxes(self.durable, self.memory, clock, settings, self.counters)
+        self.walking = Walking(self.mailboxes)
+        self.fetching = Fetching(self.mailboxes, Grouping(self.walking), hooks.call_soon)
+        self.deleting = Deleting(self.mailboxes)
+        self.sending = Sending(self.mailboxes, self.fetching, self.deleting)
+        self.delayed = Delayed(self.mailboxes, self.sending)
+        self.acking = Acking(self.mailboxes, self.fetching)
+        self.dead_letters = DeadLetters(self.mailboxes, self.fetching, self.acking, self.deleting, self.sending)
+        self.reclaim = Reclaim(self.mailboxes, self.deleting)
+        self._commands = command_table()
+        self._timers = self.mailboxes.timers
+        self._timers.on_earlier = self._arm
+
+    def _shelf(self, store: Store, mode: str, *, memory: bool) -> Shelf:
+        commit = GroupCommit(
+            store,
+            self.clock,
+            call_soon=self._hooks.call_soon,
+            call_soon_threadsafe=self._hooks.call_soon_threadsafe,
+            mode=mode,
+        )
+        return Shelf(store, commit, memory=memory)
+
+    # --- Commands ---------------------------------------------------------------------------------------------
+
+    def command(self, client: Client, subject: bytes, reply: bytes, header: bytes, payload: bytes) -> None:
+        """Carry out one mq9 command. Never raises: what goes wrong is answered on `reply`, or logged if there is none."""
+        self.counters.commands += 1
+        parts = subject.split(b".", 4)  # $mq9, AI, noun, verb, tail
+        tail = parts[4] if len(parts) > 4 else b""
+        request = Request(client, tail, reply, header, payload, self.core.deliver)
+        try:
+            handler = self._commands.get((parts[2], parts[3])) if len(parts) > 3 else None
+            if handler is None:
+                raise error("UNKNOWN_COMMAND", subject=subject.decode("utf-8", "replace"))
+            handler(self, request)
+        except Mq9Error as failure:
+            self._refuse(request, subject, failure)
+        except Exception:  # a bug in one command must not end the connection it came on, nor the loop
+            log.exception("a bug in the handler of %r", subject)
+            self._refuse(request, subject, error("INTERNAL"))
+
+    def _refuse(self, request: Request, subject: bytes, failure: Mq9Error) -> None:
+        self.counters.refused += 1
+        if request.reply_to:
+            request.fail(failure)
+        else:
+            log.debug("refused %r, which wanted no answer: %s", subject, failure.code)
+
+    def after_staged(self, mailbox: Mailbox, look: Callable[[], None], request: Request) -> None:
+        """Run `look` once everything sent to `mailbox` so far is visible: at once if it is."""
+        if not mailbox.staged_ops:
+            look()
+            return
+
+        def settled(failure: Mq9Error | None) -> None:
+            try:
+                look()
+            except Mq9Error as problem:
+                request.fail(problem)
+
+        mailbox.shelf.commit.then(settled)
+
+    # --- Clients ----------------------------------------------------------------------------------------------
+
+    def client_closed(self, client: Client) -> None:
+        """A connection is gone: what it held is free."""
+        self.fetching.owner_gone(client.id)
+
+    def subscribe(self, client: Client, sub: Subscription) -> None:
+        """A client subscribed under `$mq9.AI.`."""
+        self.core.subscribe(sub)
+
+    def unsubscribe(self, client: Client, sub: Subscription) -> None:
+        """It does not want that subscription any more."""
+        self.core.unsubscribe(sub)
+
+    def overloaded(self) -> bool:
+        """More is staged than should be: clients are not read until it is less."""
+        return self.durable.commit.staged_bytes > STAGED_BYTES_MAX
+
+    # --- Time -------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to reclaim, and to run timers."""
+        self.reclaim.start()
+
+    def _arm(self, deadline_s: float) -> None:
+        """The earliest timer has changed: have the loop call when it is due."""
+        if self._closed or (self._timer is not None and self._timer_due_s <= deadline_s):
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_due_s = deadline_s
+        wait_s = max(0.0, deadline_s - self.clock.monotonic_s())
+        self._timer = self._hooks.call_later(wait_s, self._run_timers)
+
+    def _run_timers(self) -> None:
+        self._timer = None
+        self._timers.run_due(self.clock.monotonic_s())
+        deadline_s = self._timers.next_deadline_s()
+        if deadline_s is not None:
+            self._arm(deadline_s)
+
+    def close(self) -> None:
+        """Commit what is staged, answer who waits for it, and give the directory free."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        for shelf in (self.durable, self.memory):
+            shelf.commit.close()
+            shelf.store.close()

@@ -1,0 +1,38 @@
+"""MSG.SEND.{address}: store a message, answer with its id once it is durable."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from broker_node.router.dispatch import Request
+from mq9.errors import Mq9Error
+from mq9.protocol.headers import NO_OPTIONS, parse_send_headers
+
+if TYPE_CHECKING:
+    from broker_node.broker import Broker
+
+
+def handle(broker: Broker, request: Request) -> None:
+    """Any bytes; the mq9-* headers say how. Reply: `{error, msg_id, duplicate?}`, msg_id -1 for a delayed message."""
+    mailbox = broker.mailboxes.find(request.tail)
+    header = request.header
+    options = parse_send_headers(header) if header else NO_OPTIONS
+    door = broker.delayed if options.delay_ms else broker.sending
+    door.send(mailbox, options, header, request.reply_to, request.payload, _Answer(request))
+
+
+class _Answer:
+    """Answers one SEND. An object with a slot instead of a closure: it is made for every message."""
+
+    __slots__ = ("request",)
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+
+    def __call__(self, failure: Mq9Error | None, msg_id: int, duplicate: bool) -> None:
+        if failure is not None:
+            self.request.fail(failure)
+        elif duplicate:
+            self.request.respond(b'{"error":"","msg_id":%d,"duplicate":true}' % msg_id)
+        else:
+            self.request.respond(b'{"error":"","msg_id":%d}' % msg_id)

@@ -1,0 +1,143 @@
+"""The groups of a mailbox: loading them, pinning where a new one begins, and storing their floors."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+import msgspec
+
+from broker_node.mailbox.group import Group
+from broker_node.mailbox.model import GroupRow, Mailbox, Owner
+from broker_node.mailbox.walking import Walking
+from mq9.errors import error
+from mq9.limits import GROUPS_PER_MAILBOX_MAX
+from mq9.storage.interface import Table
+from mq9.storage.layout import TIERS, acked_key, acked_range, group_key, mailbox_range, tier_range, unpack_acked_key, unpack_u64
+from mq9.storage.records import seal, unseal
+
+EARLIEST: Final = "earliest"
+LATEST: Final = "latest"
+FROM_ID: Final = "from_id"
+FROM_TIME: Final = "from_time"
+
+LAG_COUNT_MAX: Final = 10_000
+
+_group_rows: Final = msgspec.msgpack.Decoder(GroupRow)
+
+
+class Wanted(NamedTuple):
+    """What a FETCH asks for. `group` empty: stateless. `start` is the id or the time in ms that `deliver` refers to."""
+
+    owner: Owner
+    group: str
+    most: int
+    wait_ms: int
+    deliver: str
+    start: int
+    force: bool
+    tags: tuple[bytes, ...]
+    lease_ms: int
+    hold: bool
+
+
+class GroupSummary(msgspec.Struct):
+    """One group as the monitor shows it. `lag`: messages it has not confirmed, counted up to LAG_COUNT_MAX; `unacked`: of
+    those, the ones it was given."""
+
+    name: str
+    lag: int
+    unacked: int
+
+
+class Grouping:
+    """See the module."""
+
+    def __init__(self, walking: Walking) -> None:
+        self.walking = walking
+
+    def find(self, mailbox: Mailbox, name: str) -> Group | None:
+        """The group of that name, loaded from the store if need be, or None."""
+        if not mailbox.groups_loaded:
+            self._load(mailbox)
+        return mailbox.groups.get(name)
+
+    def _load(self, mailbox: Mailbox) -> None:
+        store = mailbox.shelf.store
+        prefix = len(mailbox_range(mailbox.id)[0])
+        for row_key, row in store.scan(Table.GROUP, *mailbox_range(mailbox.id), GROUPS_PER_MAILBOX_MAX + 1):
+            stored = _group_rows.decode(unseal(row_key, row))
+            name = row_key[prefix:].decode()
+            group = Group(name, stored.group_id, stored.floors)
+            group.pinned = True
+            ranges: list[list[tuple[int, int]]] = [[] for _ in range(TIERS)]
+            for range_key, range_row in store.scan(Table.ACKED, *acked_range(mailbox.id, stored.group_id), 1 << 30):
+                _, _, tier, low = unpack_acked_key(range_key)
+                ranges[tier].append((low, unpack_u64(unseal(range_key, range_row))))
+            for cursor, found in zip(group.tiers, ranges, strict=True):
+                cursor.load_ranges(found)
+            mailbox.groups[name] = group
+            mailbox.next_group_id = max(mailbox.next_group_id, stored.group_id + 1)
+        mailbox.groups_loaded = True
+
+    def pin(self, mailbox: Mailbox, old: Group | None, wanted: Wanted) -> Group:
+        """Make a group that begins where `wanted` says, in place of `old` if there is one, in the open batch."""
+        if old is None and len(mailbox.groups) >= GROUPS_PER_MAILBOX_MAX:
+            raise error("LIMIT_EXCEEDED", reason=f"{GROUPS_PER_MAILBOX_MAX} groups in one mailbox")
+        batch = mailbox.shelf.commit.batch
+        if old is not None:
+            self.drop(mailbox, old)
+            for tier, cursor in enumerate(old.tiers):
+                for low in cursor.ranges:
+                    batch.delete(Table.ACKED, acked_key(mailbox.id, old.group_id, tier, low))
+        floor = self.start_of(mailbox, wanted, inclusive=old is None)
+        group = Group(wanted.group, mailbox.next_group_id, (floor,) * TIERS)
+        mailbox.next_group_id += 1
+        mailbox.groups[wanted.group] = group
+        self.put(mailbox, group)
+        return group
+
+    @staticmethod
+    def put(mailbox: Mailbox, group: Group) -> None:
+        """Put the group's floors into the open batch."""
+        row_key = group_key(mailbox.id, group.name.encode())
+        row = seal(row_key, msgspec.msgpack.encode(GroupRow(group.group_id, group.floors)))
+        mailbox.shelf.commit.batch.put(Table.GROUP, row_key, row)
+
+    @staticmethod
+    def drop(mailbox: Mailbox, group: Group) -> None:
+        """Forget the in-memory group: leases and counts go, what is stored stays."""
+        group.end_all_leases()
+        if mailbox.groups.get(group.name) is group:
+            del mailbox.groups[group.name]
+
+    def start_of(self, mailbox: Mailbox, wanted: Wanted, *, inclusive: bool) -> int:
+        """The id after which `wanted.deliver` begins. `inclusive`: `latest` means the newest stored message too."""
+        if wanted.deliver == EARLIEST:
+            return 0
+        if wanted.deliver == FROM_ID:
+            return min(max(wanted.start - 1, 0), mailbox.visible_id)
+        if wanted.deliver == FROM_TIME:
+            return self.walking.first_id_at(mailbox, wanted.start) - 1
+        if inclusive:
+            newest_id = self.walking.newest_id(mailbox)
+            if newest_id:
+                return newest_id - 1
+        return mailbox.visible_id
+
+    def summaries(self, mailbox: Mailbox) -> list[GroupSummary]:
+        """Every group of the mailbox."""
+        if not mailbox.groups_loaded:
+            self._load(mailbox)
+        return [
+            GroupSummary(group.name, group.unconfirmed + self._unread(mailbox, group), group.unconfirmed)
+            for group in mailbox.groups.values()
+        ]
+
+    @staticmethod
+    def _unread(mailbox: Mailbox, group: Group) -> int:
+        unread = 0
+        for tier, cursor in enumerate(group.tiers):
+            if mailbox.counts[tier] and unread < LAG_COUNT_MAX:
+                start, stop = tier_range(mailbox.id, tier, cursor.next_after, mailbox.visible_id)
+                unread += len(mailbox.shelf.store.scan(Table.MESSAGE, start, stop, LAG_COUNT_MAX - unread))
+        return unread

@@ -1,0 +1,136 @@
+"""Giving back the room of what is over: expired messages, mailboxes and idempotency ids, and the rows of dead mailboxes.
+
+Expiry itself needs none of this: a reader never sees what is past its time. Reclaiming follows in bounded steps, so a
+million rows that expire at once cost many small commits and not one long pause. The steps also watch the disk: they set
+`writable` on the shelves.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Final
+
+from broker_node.mailbox.deleting import Deleting
+from broker_node.mailbox.mailboxes import Mailboxes, ignore
+from broker_node.mailbox.model import Doomed, Shelf
+from mq9.errors import Mq9Error, StorageError
+from mq9.limits import RECLAIM_PER_TICK, RECLAIM_TICK_S
+from mq9.storage.interface import Table
+from mq9.storage.layout import (
+    ExpiryKind,
+    mailbox_range,
+    message_key,
+    pack_u64,
+    unpack_expiry_key,
+    unpack_message_key,
+    unpack_u64,
+)
+from mq9.storage.records import unpack_message, unseal
+
+log = logging.getLogger("mq9.reclaim")
+
+# Tables whose keys begin with a mailbox id: what a dead mailbox leaves behind.
+_OF_MAILBOX: Final = (Table.MESSAGE, Table.KEY, Table.DEDUP, Table.DELAYED, Table.GROUP, Table.ACKED)
+
+
+class Reclaim:
+    """See the module. `step` is its whole behaviour; `start` makes it run every RECLAIM_TICK_S."""
+
+    def __init__(self, boxes: Mailboxes, deleting: Deleting) -> None:
+        self.boxes = boxes
+        self.deleting = deleting
+        self.busy: dict[int, bool] = {}  # id of a shelf -> its last step is not durable yet
+        # Other rooms may expire things of their own: called with the key in the EXPIRY row, in the open batch's turn.
+        self.expire_agent: Callable[[bytes], None] = ignore
+
+    def start(self) -> None:
+        """Run a step now and then until the timers stop."""
+        self.step()
+        self.boxes.timers.at(self.boxes.clock.monotonic_s() + RECLAIM_TICK_S, self.start)
+
+    def step(self) -> None:
+        """At most RECLAIM_PER_TICK rows of each shelf go into its open batch."""
+        for shelf in (self.boxes.durable, self.boxes.memory):
+            shelf.writable = shelf.store.stat().writable
+            if self.busy.get(id(shelf)):
+                continue
+            room = RECLAIM_PER_TICK - self._expire(shelf, RECLAIM_PER_TICK)
+            room -= self._empty_trash(shelf, room)
+            if room < RECLAIM_PER_TICK:
+                self.busy[id(shelf)] = True
+                self.boxes.counters.reclaimed += RECLAIM_PER_TICK - room
+                shelf.commit.then(self._stepped, shelf)
+
+    def _stepped(self, failure: Mq9Error | None, shelf: Shelf) -> None:
+        self.busy[id(shelf)] = False
+        if failure is not None:
+            log.warning("reclaiming waits: %s", failure.text)
+
+    # --- What expired -----------------------------------------------------------------------------------------
+
+    def _expire(self, shelf: Shelf, room: int) -> int:
+        stop = pack_u64(self.boxes.clock.wall_ms() + 1)
+        rows = shelf.store.scan(Table.EXPIRY, b"", stop, room)
+        batch = shelf.commit.batch
+        for row_key, _ in rows:
+            _, kind, what = unpack_expiry_key(row_key)
+            batch.delete(Table.EXPIRY, row_key)
+            if kind == ExpiryKind.MESSAGE:
+                self._expire_message(shelf, what)
+            elif kind == ExpiryKind.DEDUP:
+                self._expire_dedup(shelf, what)
+            elif kind == ExpiryKind.MAILBOX:
+                self._expire_mailbox(shelf, what)
+            elif kind == ExpiryKind.AGENT:
+                self.expire_agent(what)
+        return len(rows)
+
+    def _expire_message(self, shelf: Shelf, row_key: bytes) -> None:
+        row = shelf.store.get(Table.MESSAGE, row_key)
+        if row is None:
+            return
+        mailbox_id, tier, msg_id = unpack_message_key(row_key)
+        mailbox = self.boxes.of_id(shelf, mailbox_id)
+        try:
+            message = unpack_message(row_key, row)
+        except StorageError as failure:
+            if mailbox is not None:
+                self.boxes.note_damage(mailbox, failure)
+            return
+        doomed = Doomed(tier, msg_id, len(row), 0, message.key)
+        if mailbox is not None:
+            self.deleting.stage(mailbox, doomed)
+            self.deleting.forget(mailbox, doomed)
+        else:
+            shelf.commit.batch.delete(Table.MESSAGE, message_key(mailbox_id, tier, msg_id))
+
+    def _expire_dedup(self, shelf: Shelf, row_key: bytes) -> None:
+        row = shelf.store.get(Table.DEDUP, row_key)
+        # A repeat after the window may have renewed the row; then another EXPIRY row stands for it.
+        if row is not None and unpack_u64(unseal(row_key, row)[8:]) <= self.boxes.clock.wall_ms():
+            shelf.commit.batch.delete(Table.DEDUP, row_key)
+
+    def _expire_mailbox(self, shelf: Shelf, what: bytes) -> None:
+        mailbox = self.boxes.of_id(shelf, unpack_u64(what[:8]))
+        if mailbox is not None and not mailbox.removed:
+            self.boxes.retire(mailbox)
+
+    # --- Dead mailboxes ---------------------------------------------------------------------------------------
+
+    def _empty_trash(self, shelf: Shelf, room: int) -> int:
+        used = 0
+        batch = shelf.commit.batch
+        for trash_key, _ in shelf.store.scan(Table.TRASH, b"", b"\xff" * 9, 16):
+            start, stop = mailbox_range(unpack_u64(trash_key))
+            for table in _OF_MAILBOX:
+                if used >= room:
+                    return used
+                rows = shelf.store.scan(table, start, stop, room - used)
+                for row_key, _ in rows:
+                    batch.delete(table, row_key)
+                used += len(rows)
+            if used < room:
+                batch.delete(Table.TRASH, trash_key)
+                used += 1
+        return used
