@@ -7,10 +7,14 @@ TOML file are made from or checked against them. Precedence: flag, environment, 
 from __future__ import annotations
 
 import dataclasses
+import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from mq9 import limits
+from mq9.errors import error
 
 ENV_PREFIX = "MQ9_"
 
@@ -31,25 +35,31 @@ class Settings:
     storage: str = _setting("lmdb", "Store: lmdb (durable) or memory (lost at exit).", choices=("lmdb", "memory"))
     server_name: str = _setting("", "Name in INFO and in monitoring; default: the server id.")
     user: str = _setting("", "User name clients must give.")
-    password: str = _setting("", "Password clients must give. Prefer MQ9_PASSWORD: a flag is seen in the process list.",
-                             secret=True)
-    token: str = _setting("", "Token clients must give. Prefer MQ9_TOKEN: a flag is seen in the process list.",
-                          secret=True)
+    password: str = _setting(
+        "", "Password clients must give. Prefer MQ9_PASSWORD: a flag is seen in the process list.", secret=True
+    )
+    token: str = _setting("", "Token clients must give. Prefer MQ9_TOKEN: a flag is seen in the process list.", secret=True)
     tls_cert: str = _setting("", "Certificate file (PEM); turns TLS on, with --tls-key.")
     tls_key: str = _setting("", "Private key file (PEM) of --tls-cert.")
     tls_ca: str = _setting("", "Certificates (PEM) that client certificates are checked against.")
     tls_verify: bool = _setting(False, "Require a client certificate signed by --tls-ca.")
-    naming: str = _setting("strict", "Mailbox names: strict is [a-z0-9.] up to 128; extended adds - and _, up to 256.",
-                           choices=("strict", "extended"))
-    encoding: str = _setting("auto", "Payload encoding of FETCH and QUERY replies when the request does not say.",
-                             choices=("auto", "text", "base64"))
+    naming: str = _setting(
+        "strict",
+        "Mailbox names: strict is [a-z0-9.] up to 128; extended adds - and _, up to 256.",
+        choices=("strict", "extended"),
+    )
+    encoding: str = _setting(
+        "auto", "Payload encoding of FETCH and QUERY replies when the request does not say.", choices=("auto", "text", "base64")
+    )
     default_ttl_s: int = _setting(0, "TTL of mailboxes made without one; 0: they never expire.")
     ack_wait_ms: int = _setting(limits.ACK_WAIT_MS_DEFAULT, "Lease of a fetched message, unless mailbox or FETCH say otherwise.")
     dedup_window_s: int = _setting(limits.DEDUP_WINDOW_S_DEFAULT, "How long an mq9-msg-id is remembered.")
     max_payload: int = _setting(limits.PAYLOAD_BYTES_MAX, "Largest message, headers included.")
-    max_connections: int = _setting(limits.CONNECTIONS_MAX, "Most clients at once; lowered to what the descriptor limit allows.")
+    max_connections: int = _setting(limits.CONNECTIONS_MAX, "Most clients at once; less if descriptors are fewer.")
     max_subscriptions: int = _setting(limits.SUBSCRIPTIONS_PER_CONNECTION_MAX, "Most subscriptions of one connection.")
-    max_pending: int = _setting(limits.PENDING_BYTES_MAX, "Outbound bytes of one connection before it is closed as a slow consumer.")
+    max_pending: int = _setting(
+        limits.PENDING_BYTES_MAX, "Outbound bytes of one connection before it is closed as a slow consumer."
+    )
     write_deadline_s: float = _setting(limits.WRITE_DEADLINE_S, "A socket that takes nothing for this long is closed.")
     ping_interval_s: float = _setting(limits.PING_INTERVAL_S, "Idle time before the server pings a client.")
     max_pings_out: int = _setting(limits.PINGS_OUT_MAX, "Unanswered pings before a client is closed as stale.")
@@ -58,8 +68,11 @@ class Settings:
     max_mailboxes: int = _setting(limits.MAILBOXES_MAX, "Most mailboxes.")
     max_mailbox_messages: int = _setting(limits.MAILBOX_MESSAGES_MAX, "Most messages in one mailbox.")
     max_mailbox_bytes: int = _setting(limits.MAILBOX_BYTES_MAX, "Most bytes in one mailbox.")
-    commit: str = _setting("auto", "Where commits run: auto measures the disk; inline in the loop; thread on a writer thread.",
-                           choices=("auto", "inline", "thread"))
+    commit: str = _setting(
+        "auto",
+        "Where commits run: auto measures the disk; inline in the loop; thread on a writer thread.",
+        choices=("auto", "inline", "thread"),
+    )
     sync: bool = _setting(True, "fsync before every acknowledgement. Off loses acknowledged messages at a power cut.")
     disk_reserve: int = _setting(-1, "Free bytes below which SEND is refused; -1: the larger of 5 % of the disk and 1 GiB.")
     embedding: str = _setting(
@@ -88,3 +101,68 @@ def flag(name: str) -> str:
 def env(name: str) -> str:
     """The environment variable of a field: `data_dir` -> `MQ9_DATA_DIR`."""
     return ENV_PREFIX + name.upper()
+
+
+def resolve(flags: Mapping[str, Any], environ: Mapping[str, str], config: str = "") -> Settings:
+    """The settings that hold: flags before environment before the TOML file `config` before defaults.
+
+    `flags` maps field names to values (text is fine; None: not given), `environ` is os.environ or like it. Raises
+    INVALID_REQUEST naming the setting for a value of the wrong type or range and for an unknown name in the file.
+    """
+    given: dict[str, Any] = dict(_read_file(config)) if config else {}
+    given.update((name, environ[env(name)]) for name in FIELDS if env(name) in environ)
+    given.update((name, value) for name, value in flags.items() if value is not None)
+    return Settings(**{name: _checked(name, value) for name, value in given.items()})
+
+
+def _read_file(path: str) -> dict[str, Any]:
+    try:
+        values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as failure:  # TOMLDecodeError and UnicodeDecodeError are ValueErrors
+        raise error("INVALID_REQUEST", reason=f"settings file {path}: {failure}") from failure
+    unknown = sorted(values.keys() - FIELDS.keys())
+    if unknown:
+        raise error("INVALID_REQUEST", reason=f"settings file {path}: no such setting: {', '.join(unknown)}")
+    return values
+
+
+# What a number may be, where zero or more is not the answer. Times and sizes are never negative.
+_RANGES: dict[str, tuple[float, float]] = {
+    "port": (0, 65_535),
+    "monitor_port": (-1, 65_535),
+    "disk_reserve": (-1, 1 << 62),
+    "max_payload": (1, limits.PAYLOAD_BYTES_HARD_MAX),
+    "max_connections": (1, limits.CONNECTIONS_MAX),
+    "max_pending": (limits.PAYLOAD_BYTES_HARD_MAX // 128, 1 << 32),
+    "default_ttl_s": (0, limits.TTL_S_MAX),
+    "ack_wait_ms": (limits.ACK_WAIT_MS_MIN, limits.ACK_WAIT_MS_MAX),
+    "dedup_window_s": (limits.DEDUP_WINDOW_S_MIN, limits.DEDUP_WINDOW_S_MAX),
+    "ping_interval_s": (0.01, 1e9),
+    "write_deadline_s": (0.01, 1e9),
+}
+
+
+def _checked(name: str, value: Any) -> Any:
+    """`value` as the type of the field. Text is converted as a flag or variable would be."""
+    field = FIELDS[name]
+    kind: type[Any] = type(field.default)
+    secret = field.metadata["secret"]
+    try:
+        converted = _BOOLS[value.lower()] if kind is bool and isinstance(value, str) else kind(value)
+    except (KeyError, TypeError, ValueError):
+        converted = None
+    if converted is None or (isinstance(value, bool) and kind is not bool):
+        shown = "" if secret else f", not {value!r}"
+        raise error("INVALID_REQUEST", reason=f"{flag(name)} must be {_KINDS[kind]}{shown}")
+    choices = field.metadata["choices"]
+    if choices and converted not in choices:
+        raise error("INVALID_REQUEST", reason=f"{flag(name)} must be one of {', '.join(choices)}, not {converted!r}")
+    if kind in {int, float}:
+        low, high = _RANGES.get(name, (0, 1 << 62))
+        if not low <= converted <= high:
+            raise error("INVALID_REQUEST", reason=f"{flag(name)} must be from {low} to {high}, not {converted}")
+    return converted
+
+
+_BOOLS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+_KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}

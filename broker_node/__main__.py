@@ -1,0 +1,78 @@
+"""`python -m broker_node`: build the settings, run the server until a signal, exit 0 when everything is on disk."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import os
+import signal
+import sys
+from pathlib import Path
+
+import uvloop
+
+from broker_node import logs
+from broker_node.broker import Broker
+from broker_node.server import Server
+from mq9 import __version__
+from mq9.clock import SystemClock
+from mq9.errors import Mq9Error
+from mq9.settings import FIELDS, Settings, flag, resolve
+
+
+def run(settings: Settings) -> int:
+    """Serve until SIGTERM or SIGINT. Prints the ready line; returns the exit code."""
+    logs.configure(settings)
+    try:
+        return uvloop.run(_serve(settings))
+    except (Mq9Error, OSError) as failure:
+        reason = failure.text if isinstance(failure, Mq9Error) else str(failure)
+        print(f"mq9: {reason}", file=sys.stderr)  # noqa: T201  # the one line a user must see, whatever the log settings
+        return 1
+
+
+async def _serve(settings: Settings) -> int:
+    server = Server(settings, SystemClock(), Broker)
+    loop = asyncio.get_running_loop()
+    await server.start()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, server.stop_soon)
+    # What was built so far lives as long as the process: the collector need not walk it again and again.
+    gc.collect()
+    gc.freeze()
+    print(_ready_line(server), flush=True)  # noqa: T201  # what supervisors and tests wait for
+    await server.wait_closed()
+    return 0
+
+
+def _ready_line(server: Server) -> str:
+    settings = server.settings
+    monitor = f"http://{_url_host(settings.monitor_host)}:{server.monitor_port}" if server.monitor_port else "off"
+    clients = f"nats://{_url_host(settings.host)}:{server.port}"
+    return f"mq9 {__version__} ready {clients} monitor={monitor} data={Path(settings.data_dir).resolve()}"
+
+
+def _url_host(host: str) -> str:
+    return f"[{host}]" if ":" in host else host or "0.0.0.0"  # noqa: S104  # says where we listen, does not choose it
+
+
+def main() -> int:
+    """Parse flags and run."""
+    parser = argparse.ArgumentParser(prog="python -m broker_node", description=__doc__)
+    parser.add_argument("--config", default="", help="Settings file (TOML).")
+    for name, field in FIELDS.items():
+        if isinstance(field.default, bool):
+            parser.add_argument(flag(name), action=argparse.BooleanOptionalAction, default=None, help=field.metadata["doc"])
+        else:
+            parser.add_argument(flag(name), default=None, help=field.metadata["doc"].replace("%", "%%"))
+    flags = vars(parser.parse_args())
+    try:
+        settings = resolve(flags, os.environ, flags.pop("config"))
+    except Mq9Error as failure:
+        parser.error(failure.text)
+    return run(settings)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,230 @@
+"""One socket: bytes between the transport and the session, bounded, and never more than one write per loop turn.
+
+What the session says is appended to a list; the hub's flusher joins and writes it once when the turn ends. The transport's
+own buffer is kept at zero high water, so it calls `pause_writing` exactly when the socket did not take everything; from
+then on whole frames wait here, where they are counted, until it calls `resume_writing`.
+
+Too much waiting for a client ends it as a slow consumer; a socket that takes nothing at all for the write deadline is
+aborted; a client whose own replies pile up is not read until they have gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, cast
+
+from broker_node.session import Session
+from mq9.limits import READ_PAUSE_PENDING_BYTES
+from mq9.nats import encoder
+
+if TYPE_CHECKING:
+    import ssl
+
+    from broker_node.hub import Hub
+
+log = logging.getLogger("mq9.clients")
+
+
+class Connection(asyncio.Protocol):
+    """The transport side of one client."""
+
+    __slots__ = (
+        "_crowded_at",
+        "_deadline_s",
+        "_handshaking",
+        "_hub",
+        "_out",
+        "_progress_s",
+        "_session",
+        "_tls",
+        "_transport",
+        "_unsent",
+        "closing",
+        "expects_tls",
+        "is_tls",
+        "out_bytes",
+        "pending",
+        "stopped",
+    )
+
+    def __init__(self, hub: Hub, tls: ssl.SSLContext | None = None) -> None:
+        self._hub = hub
+        self._tls = tls
+        self._handshaking = False
+        self.expects_tls = tls is not None
+        self._transport: asyncio.Transport | None = None
+        self._session: Session
+        self._out: list[bytes] = []  # whole frames, not written yet
+        self._unsent = 0  # bytes the transport holds because the socket did not take them; 0: writing is possible
+        self._progress_s = 0.0  # when the socket last took something of them
+        self._deadline_s = 0.0  # when a closing connection is cut
+        self._crowded_at = READ_PAUSE_PENDING_BYTES  # pending bytes above which `send` takes a closer look
+        self.pending = 0  # bytes in _out and in the transport
+        self.stopped = False  # the session should not go on reading: closing, or its replies pile up
+        self.closing = False
+        self.is_tls = False
+        self.out_bytes = 0
+
+    # --- called by the transport --------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(0)
+        peer = self._transport.get_extra_info("peername")
+        self._session = Session(self, self._hub, peer[0] if peer else "", peer[1] if peer else 0)
+        if not self._hub.admit(self._session):
+            self._transport.write(encoder.error("maximum connections exceeded"))
+            self._transport.close()
+            self.closing = self.stopped = True
+            return
+        self._session.send_info()
+        if self._tls is not None:
+            # Nothing more in clear: the client's next bytes are its ClientHello, which is for the TLS layer to read.
+            self._transport.pause_reading()
+            self.flush()
+            self._handshaking = True
+            self._hub.upgrade(self, self._transport, self._tls)
+
+    def secured(self, transport: asyncio.Transport) -> None:
+        """The TLS handshake is done; everything from now on goes through `transport`."""
+        self._transport = transport
+        transport.set_write_buffer_limits(0)
+        self.is_tls = True
+        self._handshaking = False
+        self._session.secured()
+        if self.closing:
+            transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        if not self.closing:
+            self._session.received(data)
+
+    def eof_received(self) -> bool:
+        # The transport closes itself now, after what it holds is written: give it what is still here.
+        self.flush()
+        return False
+
+    def pause_writing(self) -> None:
+        assert self._transport is not None
+        self._unsent = self._transport.get_write_buffer_size() or 1
+        self.pending += self._unsent
+        self._progress_s = self._hub.clock.monotonic_s()
+        self._hub.stalled.add(self)
+
+    def resume_writing(self) -> None:
+        self.pending -= self._unsent
+        self._unsent = 0
+        self._hub.stalled.discard(self)
+        self.flush()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.closing = self.stopped = True
+        self._crowded_at = -1
+        self._out.clear()
+        self._session.ended("client closed" if exc is None else str(exc))
+        self._hub.closed(self)
+
+    # --- called by the session ----------------------------------------------------------------------------------
+
+    def send(self, data: bytes) -> None:
+        """Say one whole frame."""
+        if not self._out:
+            self._hub.flusher.add(self)
+        self._out.append(data)
+        self.pending += len(data)
+        if self.pending > self._crowded_at:
+            self._crowded()
+
+    def flush(self) -> None:
+        """Write what waits, unless the socket is full."""
+        if self._unsent or self._transport is None or self._handshaking:
+            return
+        out = self._out
+        if out:
+            data = out[0] if len(out) == 1 else b"".join(out)
+            self._out = []
+            self.pending = 0
+            self.out_bytes += len(data)
+            self._transport.write(data)  # calls pause_writing, which counts again what was not taken
+        if self.stopped and not self.closing and self.is_writable:
+            self.stopped = False
+            self._session.resume()
+
+    @property
+    def is_writable(self) -> bool:
+        """Whether the socket took everything so far."""
+        return not self._unsent
+
+    def close(self, error: str = "") -> None:
+        """Say -ERR with `error` if there is one, and end. Frames said before go first, except to a slow consumer."""
+        if self.closing:
+            return
+        assert self._transport is not None
+        if self._handshaking:
+            self._transport.abort()  # no place for words between clear text and TLS
+            return
+        if error:
+            self._out.append(encoder.error(error))
+        self._unsent = 0  # what is said last goes into the transport even if the socket is full
+        self.flush()
+        self.closing = self.stopped = True
+        self._crowded_at = -1
+        self._hub.stalled.discard(self)
+        self._hub.closing.add(self)
+        wait_s = self._hub.timing.linger_s if not self._transport.get_write_buffer_size() else self._hub.settings.write_deadline_s
+        self._deadline_s = self._hub.clock.monotonic_s() + wait_s
+        if error and self._transport.can_write_eof():
+            self._transport.write_eof()
+            self._transport.resume_reading()
+        else:
+            self._transport.close()
+        self._session.ended(error or "closed")
+
+    def pause_reading(self) -> None:
+        if self._transport is not None and not self.closing:
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if self._transport is not None and not self.closing:
+            self._transport.resume_reading()
+
+    def _crowded(self) -> None:
+        """A lot is waiting, or the connection is closing."""
+        if self.closing:
+            self._out.clear()
+            return
+        self.flush()  # a healthy socket takes it at once, and nobody was slow
+        if self.pending > self._hub.settings.max_pending:
+            self._hub.traffic.slow_consumers += 1
+            log.info("closing %s: slow consumer, %d bytes pending", self._session.label, self.pending)
+            self._out.clear()
+            self.pending = 0
+            self.close("Slow Consumer")
+        elif self.pending > self._crowded_at:
+            self.stopped = True
+
+    # --- called by the hub's sweep ------------------------------------------------------------------------------
+
+    def check_progress(self, now: float) -> None:
+        """Abort a socket that has taken nothing of what waits for longer than the write deadline."""
+        assert self._transport is not None
+        left = self._transport.get_write_buffer_size()
+        if left < self._unsent:
+            self.pending -= self._unsent - left
+            self._unsent = left or 1
+            self._progress_s = now
+        elif now - self._progress_s >= self._hub.settings.write_deadline_s:
+            self._hub.traffic.write_timeouts += 1
+            log.info("closing %s: nothing of %d bytes taken for %g s", self._session.label, left, now - self._progress_s)
+            self._transport.abort()
+
+    def check_closed(self, now: float) -> None:
+        """Cut a closing connection whose client does not go."""
+        if now >= self._deadline_s and self._transport is not None:
+            self._transport.abort()
+
+    def abort(self) -> None:
+        """Cut the connection now."""
+        if self._transport is not None:
+            self._transport.abort()

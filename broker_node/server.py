@@ -1,0 +1,237 @@
+"""The process side of a broker: listen, accept, upgrade to TLS, watch, drain.
+
+`Server` owns the event loop's half of everything and builds the other half: the broker, which knows no sockets. Start order:
+what can be wrong with the settings, the store, the listener, the monitor. End order: no new clients, lame duck for those
+there are, the last commit, the monitor.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import resource
+import secrets
+import ssl
+import string
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from broker_node.connection import Connection
+from broker_node.hub import Commands, Hub, Timing
+from broker_node.loop_hooks import Cancellable
+from broker_node.tls import server_context
+from mq9.clock import Clock
+from mq9.settings import Settings
+
+log = logging.getLogger("mq9.server")
+
+NATS_VERSION: Final = "2.10.0"  # clients switch features on this; it is the protocol level we speak, not our own version
+DESCRIPTORS_RESERVED: Final = 128  # for the store, the monitor, logs and what Python opens
+CLOSE_INTERVAL_S_MAX: Final = 0.25  # between two clients of a lame duck, however few there are
+FLUSH_S_MAX: Final = 1.0  # what closing connections get for their last bytes
+
+
+class RunningBroker(Commands, Protocol):
+    """What the server needs of a broker beyond what connections do."""
+
+    def start(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class AsyncioHooks:
+    """The LoopHooks of an asyncio loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+
+    def call_soon(self, call: Callable[[], None]) -> object:
+        return self._loop.call_soon(call)
+
+    def call_later(self, seconds: float, call: Callable[[], None]) -> Cancellable:
+        return self._loop.call_later(seconds, call)
+
+    def call_soon_threadsafe(self, call: Callable[[], None]) -> object:
+        return self._loop.call_soon_threadsafe(call)
+
+
+MakeBroker = Callable[[Settings, Clock, AsyncioHooks], RunningBroker]
+
+
+class Server:
+    """One broker process's server. `start`, then `drain` once, then `wait_closed` returns."""
+
+    def __init__(self, settings: Settings, clock: Clock, make_broker: MakeBroker, *, timing: Timing | None = None) -> None:
+        self.settings = settings
+        self.clock = clock
+        self.server_id = "N" + "".join(secrets.choice(string.ascii_uppercase + "234567") for _ in range(55))
+        self.broker: RunningBroker
+        self.hub: Hub
+        self._make_broker = make_broker
+        self._timing = timing or Timing()
+        self._listener: asyncio.Server
+        self._loop: asyncio.AbstractEventLoop
+        self._handshakes: set[asyncio.Task[None]] = set()
+        self._tick: asyncio.TimerHandle | None = None
+        self._hurry = asyncio.Event()
+        self._empty = asyncio.Event()
+        self._closed = asyncio.Event()
+        self._draining = False
+
+    # --- starting -----------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Serve. Raises OSError, ssl.SSLError or an Mq9Error when that is not possible; nothing is left open then."""
+        self._loop = asyncio.get_running_loop()
+        settings = self.settings
+        context = server_context(settings)
+        hooks = AsyncioHooks(self._loop)
+        self.broker = self._make_broker(settings, self.clock, hooks)
+        self.hub = hub = Hub(settings, self.clock, self.broker, hooks, timing=self._timing)
+        hub.max_connections = min(settings.max_connections, max(1, raise_descriptor_limit() - DESCRIPTORS_RESERVED))
+        hub.upgrade = self._upgrade
+        hub.all_gone = self._empty.set
+        try:
+            self._listener = await self._loop.create_server(
+                lambda: Connection(hub, context), settings.host or None, settings.port, backlog=1024, reuse_address=True
+            )
+        except OSError:
+            self.broker.close()
+            raise
+        hub.info = self._info(context)
+        self.broker.start()
+        self._tick = self._loop.call_later(self._timing.tick_s, self._on_tick)
+        log.info("listening on %s:%d for at most %d clients", settings.host, self.port, hub.max_connections)
+
+    def _info(self, context: ssl.SSLContext | None) -> dict[str, object]:
+        info: dict[str, object] = {
+            "server_id": self.server_id,
+            "server_name": self.settings.server_name or self.server_id,
+            "version": NATS_VERSION,
+            "proto": 1,
+            "host": self.settings.host or "0.0.0.0",  # noqa: S104  # says where we listen, does not choose it
+            "port": self.port,
+            "headers": True,
+            "max_payload": self.settings.max_payload,
+            "jetstream": False,
+        }
+        if self.hub.auth.required:
+            info["auth_required"] = True
+        if context is not None:
+            info["tls_required"] = True
+            if self.settings.tls_verify:
+                info["tls_verify"] = True
+        return info
+
+    @property
+    def monitor_port(self) -> int:
+        """The port of the monitor; 0 when it is off."""
+        return 0
+
+    @property
+    def port(self) -> int:
+        """The port clients connect to, also when the settings left the choice to the system."""
+        port: int = self._listener.sockets[0].getsockname()[1] if self._listener.sockets else self.settings.port
+        return port
+
+    # --- running ------------------------------------------------------------------------------------------------
+
+    def _on_tick(self) -> None:
+        self._tick = self._loop.call_later(self._timing.tick_s, self._on_tick)
+        self.hub.sweep()
+
+    def _upgrade(self, connection: Connection, transport: asyncio.Transport, context: ssl.SSLContext) -> None:
+        task = self._loop.create_task(self._handshake(connection, transport, context))
+        self._handshakes.add(task)  # the loop itself keeps only weak references to tasks
+        task.add_done_callback(self._handshakes.discard)
+
+    async def _handshake(self, connection: Connection, transport: asyncio.Transport, context: ssl.SSLContext) -> None:
+        try:
+            secured = await self._loop.start_tls(
+                transport,
+                connection,
+                context,
+                server_side=True,
+                ssl_handshake_timeout=self._timing.handshake_s,
+                ssl_shutdown_timeout=self._timing.linger_s,
+            )
+        except OSError as failure:  # ssl.SSLError and ConnectionError are of this kind
+            log.info("TLS handshake failed: %s", failure)
+            transport.abort()
+        else:
+            if secured is not None:  # None when the client went away at the very end
+                connection.secured(secured)
+
+    # --- ending -------------------------------------------------------------------------------------------------
+
+    def stop_soon(self) -> None:
+        """For signals: begin to drain; the second time, without waiting for anyone."""
+        if self._draining:
+            self._hurry.set()
+        else:
+            task = self._loop.create_task(self.drain())
+            self._handshakes.add(task)
+            task.add_done_callback(self._handshakes.discard)
+
+    async def drain(self) -> None:
+        """Lame duck: no new clients; those there are told, given time to move, then closed one by one; then the store."""
+        if self._draining:
+            await self._closed.wait()
+            return
+        self._draining = True
+        self._listener.close()
+        hub = self.hub
+        if hub.sessions:
+            log.info("draining: %d clients have %g s to move", len(hub.sessions), self.settings.lame_duck_grace_s)
+            hub.tell_lame_duck()
+            await self._until_empty(self.settings.lame_duck_grace_s)
+        await self._close_clients()
+        if self._tick is not None:
+            self._tick.cancel()
+        log.info("stopped")
+        self._closed.set()
+
+    async def _close_clients(self) -> None:
+        """Close clients one by one, and the broker before the last bytes are written.
+
+        A client is first no longer read and closed one interval later, so that what it had asked for is answered.
+        """
+        sessions = list(self.hub.sessions.values())
+        interval_s = min(CLOSE_INTERVAL_S_MAX, self.settings.lame_duck_close_s / max(1, len(sessions)))
+        for session in sessions:
+            session.retire()
+            await self._until_empty(interval_s)
+            if not self._hurry.is_set():
+                session.close()
+        self.broker.close()
+        for session in list(self.hub.sessions.values()):
+            session.close()
+        await self._until_empty(FLUSH_S_MAX)
+        for connection in list(self.hub.closing):
+            connection.abort()
+
+    async def _until_empty(self, timeout_s: float) -> None:
+        """Wait until the last connection has gone or somebody is in a hurry, at most this long."""
+        self._empty.clear()
+        if self.hub.is_empty or self._hurry.is_set():
+            return
+        waits = [asyncio.ensure_future(event.wait()) for event in (self._empty, self._hurry)]
+        await asyncio.wait(waits, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
+
+    async def wait_closed(self) -> None:
+        """Return when the drain is over and everything is on disk."""
+        await self._closed.wait()
+
+
+def raise_descriptor_limit() -> int:
+    """Raise the soft limit on open files to the hard one; the limit that holds now."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        except (OSError, ValueError) as failure:  # macOS reports a hard limit that it does not grant
+            log.warning("cannot raise the limit on open files above %d: %s", soft, failure)
+            return soft
+    return hard if hard != resource.RLIM_INFINITY else 1 << 20
