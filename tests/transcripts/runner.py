@@ -35,7 +35,17 @@ from tests.support.raw import Closed, Frame, RawClient
 from tests.transcripts.pattern import Mismatch, Variables, escape, match_payload, match_text, unescape
 
 LINE = re.compile(r"(?P<side>[CS])(?P<connection>\d*)>(?: (?P<text>.*))?")
-TIMES = {"create_time": "<s>", "create_time_ms": "<ms>", "last_seen": "<s>"}
+# What differs from run to run, and what a rewritten transcript says instead.
+CHANGING = {
+    "client_id": "<int>",
+    "create_time": "<s>",
+    "create_time_ms": "<ms>",
+    "last_seen": "<s>",
+    "port": "<int>",
+    "server_id": "<str>",
+    "server_name": "<str>",
+}
+CHANGING_HEADER = re.compile(r"(mq9-create-time: )\d+")
 
 
 @dataclass
@@ -271,27 +281,27 @@ class Run:
 
 
 def render(frame: Frame) -> list[str]:
-    """The lines of a frame as they stand in a transcript, sizes and times already replaced."""
+    """The lines of a frame as they stand in a transcript, with placeholders for what differs from run to run."""
     verb = frame.verb.decode()
     if verb in ("INFO", "-ERR"):
-        return [f"{verb} {escape(frame.payload)}"]
+        return [f"{verb} {_render_payload(frame.payload)}"]
     if verb not in ("MSG", "HMSG"):
         return [verb]
     sizes = 2 if verb == "HMSG" else 1
     words = [verb, *(escape(arg) for arg in frame.args[:-sizes]), *(["*"] * sizes)]
-    header = [escape(line) for line in frame.header.split(b"\r\n")[:-1]]
+    header = [CHANGING_HEADER.sub(r"\1<ms>", escape(line)) for line in frame.header.split(b"\r\n")[:-1]]
     return [" ".join(words), *header, _render_payload(frame.payload)]
 
 
 def _render_payload(payload: bytes) -> str:
     if not payload.startswith(b"{"):
         return escape(payload)
-    return json.dumps(_without_times(json.loads(payload)), separators=(",", ":"), ensure_ascii=False)
+    return json.dumps(_without_changing(json.loads(payload)), separators=(",", ":"), ensure_ascii=False)
 
 
-def _without_times(value: Any) -> Any:
+def _without_changing(value: Any) -> Any:
     if isinstance(value, list):
-        return [_without_times(item) for item in value]
+        return [_without_changing(item) for item in value]
     if isinstance(value, dict):
-        return {key: TIMES.get(key, _without_times(item)) for key, item in value.items()}
+        return {key: CHANGING.get(key, _without_changing(item)) for key, item in value.items()}
     return value
