@@ -10,10 +10,8 @@ import signal
 import sys
 from pathlib import Path
 
-import uvloop
-
 from broker_node import logs
-from broker_node.broker import Broker
+from broker_node.event_loop import new_event_loop
 from broker_node.server import Server
 from mq9 import __version__
 from mq9.clock import SystemClock
@@ -25,7 +23,8 @@ def run(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT. Prints the ready line; returns the exit code."""
     logs.configure(settings)
     try:
-        return uvloop.run(_serve(settings))
+        with asyncio.Runner(loop_factory=new_event_loop) as runner:
+            return runner.run(_serve(settings))
     except (Mq9Error, OSError) as failure:
         reason = failure.text if isinstance(failure, Mq9Error) else str(failure)
         print(f"mq9: {reason}", file=sys.stderr)  # noqa: T201  # the one line a user must see, whatever the log settings
@@ -33,7 +32,7 @@ def run(settings: Settings) -> int:
 
 
 async def _serve(settings: Settings) -> int:
-    server = Server(settings, SystemClock(), Broker)
+    server = Server(settings, SystemClock())
     loop = asyncio.get_running_loop()
     await server.start()
     for number in (signal.SIGTERM, signal.SIGINT):

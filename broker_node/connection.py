@@ -204,6 +204,11 @@ class Connection(asyncio.Protocol):
         elif self.pending > self._crowded_at:
             self.stopped = True
 
+    def tls_info(self) -> tuple[str, str] | None:
+        """(version, cipher suite) of a TLS connection."""
+        tls = self._transport.get_extra_info("ssl_object") if self._transport is not None and self.is_tls else None
+        return (tls.version() or "", (tls.cipher() or ("",))[0]) if tls is not None else None
+
     # --- called by the hub's sweep ------------------------------------------------------------------------------
 
     def check_progress(self, now: float) -> None:

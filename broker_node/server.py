@@ -14,11 +14,14 @@ import secrets
 import ssl
 import string
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final
 
+from broker_node.broker import Broker
 from broker_node.connection import Connection
-from broker_node.hub import Commands, Hub, Timing
-from broker_node.loop_hooks import Cancellable
+from broker_node.event_loop import AsyncioHooks
+from broker_node.hub import Hub, Timing
+from broker_node.loop_hooks import LoopHooks
+from broker_node.monitor.http import Monitor
 from broker_node.tls import server_context
 from mq9.clock import Clock
 from mq9.settings import Settings
@@ -27,56 +30,39 @@ log = logging.getLogger("mq9.server")
 
 NATS_VERSION: Final = "2.10.0"  # clients switch features on this; it is the protocol level we speak, not our own version
 DESCRIPTORS_RESERVED: Final = 128  # for the store, the monitor, logs and what Python opens
+BACKLOG: Final = 1024  # connections the system keeps for us to accept
 CLOSE_INTERVAL_S_MAX: Final = 0.25  # between two clients of a lame duck, however few there are
 FLUSH_S_MAX: Final = 1.0  # what closing connections get for their last bytes
 
 
-class RunningBroker(Commands, Protocol):
-    """What the server needs of a broker beyond what connections do."""
-
-    def start(self) -> None: ...
-
-    def close(self) -> None: ...
-
-
-class AsyncioHooks:
-    """The LoopHooks of an asyncio loop."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-
-    def call_soon(self, call: Callable[[], None]) -> object:
-        return self._loop.call_soon(call)
-
-    def call_later(self, seconds: float, call: Callable[[], None]) -> Cancellable:
-        return self._loop.call_later(seconds, call)
-
-    def call_soon_threadsafe(self, call: Callable[[], None]) -> object:
-        return self._loop.call_soon_threadsafe(call)
-
-
-MakeBroker = Callable[[Settings, Clock, AsyncioHooks], RunningBroker]
+MakeBroker = Callable[[Settings, Clock, LoopHooks], Broker]
 
 
 class Server:
     """One broker process's server. `start`, then `drain` once, then `wait_closed` returns."""
 
-    def __init__(self, settings: Settings, clock: Clock, make_broker: MakeBroker, *, timing: Timing | None = None) -> None:
+    def __init__(
+        self, settings: Settings, clock: Clock, make_broker: MakeBroker = Broker, *, timing: Timing | None = None
+    ) -> None:
         self.settings = settings
         self.clock = clock
         self.server_id = "N" + "".join(secrets.choice(string.ascii_uppercase + "234567") for _ in range(55))
-        self.broker: RunningBroker
+        self.broker: Broker
         self.hub: Hub
         self._make_broker = make_broker
         self._timing = timing or Timing()
-        self._listener: asyncio.Server
+        self._listener: asyncio.Server | None = None
         self._loop: asyncio.AbstractEventLoop
         self._handshakes: set[asyncio.Task[None]] = set()
         self._tick: asyncio.TimerHandle | None = None
         self._hurry = asyncio.Event()
         self._empty = asyncio.Event()
         self._closed = asyncio.Event()
-        self._draining = False
+        self._monitor: Monitor | None = None
+        self._started_s = clock.monotonic_s()
+        self._port = settings.port
+        self.monitor_port = 0  # 0: the monitor is off
+        self.is_draining = False
 
     # --- starting -----------------------------------------------------------------------------------------------
 
@@ -93,15 +79,27 @@ class Server:
         hub.all_gone = self._empty.set
         try:
             self._listener = await self._loop.create_server(
-                lambda: Connection(hub, context), settings.host or None, settings.port, backlog=1024, reuse_address=True
+                lambda: Connection(hub, context), settings.host or None, settings.port, backlog=BACKLOG, reuse_address=True
             )
+            self._port = self._listener.sockets[0].getsockname()[1]
+            hub.info = self._info(context)
+            if settings.monitor_port >= 0:
+                self._monitor = Monitor(self)
+                self.monitor_port = await self._monitor.start(settings.monitor_host, settings.monitor_port)
         except OSError:
-            self.broker.close()
+            await self._abandon()
             raise
-        hub.info = self._info(context)
         self.broker.start()
         self._tick = self._loop.call_later(self._timing.tick_s, self._on_tick)
         log.info("listening on %s:%d for at most %d clients", settings.host, self.port, hub.max_connections)
+
+    async def _abandon(self) -> None:
+        """Undo a start that failed half way."""
+        if self._listener is not None:
+            self._listener.close()
+        if self._monitor is not None:
+            await self._monitor.close()
+        self.broker.close()
 
     def _info(self, context: ssl.SSLContext | None) -> dict[str, object]:
         info: dict[str, object] = {
@@ -124,17 +122,26 @@ class Server:
         return info
 
     @property
-    def monitor_port(self) -> int:
-        """The port of the monitor; 0 when it is off."""
-        return 0
-
-    @property
     def port(self) -> int:
         """The port clients connect to, also when the settings left the choice to the system."""
-        port: int = self._listener.sockets[0].getsockname()[1] if self._listener.sockets else self.settings.port
-        return port
+        return self._port
 
     # --- running ------------------------------------------------------------------------------------------------
+
+    def uptime_s(self) -> float:
+        """Time since start."""
+        return self.clock.monotonic_s() - self._started_s
+
+    def totals(self) -> dict[str, int]:
+        """The traffic counters, of all clients there are and have been."""
+        traffic = self.hub.traffic
+        totals: dict[str, int] = {name: getattr(traffic, name) for name in traffic.__slots__}
+        for session in self.hub.sessions.values():
+            totals["in_msgs"] += session.in_msgs
+            totals["out_msgs"] += session.out_msgs
+            totals["in_bytes"] += session.in_bytes
+            totals["out_bytes"] += session.link.out_bytes
+        return totals
 
     def _on_tick(self) -> None:
         self._tick = self._loop.call_later(self._timing.tick_s, self._on_tick)
@@ -166,7 +173,7 @@ class Server:
 
     def stop_soon(self) -> None:
         """For signals: begin to drain; the second time, without waiting for anyone."""
-        if self._draining:
+        if self.is_draining:
             self._hurry.set()
         else:
             task = self._loop.create_task(self.drain())
@@ -175,17 +182,20 @@ class Server:
 
     async def drain(self) -> None:
         """Lame duck: no new clients; those there are told, given time to move, then closed one by one; then the store."""
-        if self._draining:
+        if self.is_draining:
             await self._closed.wait()
             return
-        self._draining = True
-        self._listener.close()
+        self.is_draining = True
+        if self._listener is not None:
+            self._listener.close()
         hub = self.hub
         if hub.sessions:
             log.info("draining: %d clients have %g s to move", len(hub.sessions), self.settings.lame_duck_grace_s)
             hub.tell_lame_duck()
             await self._until_empty(self.settings.lame_duck_grace_s)
         await self._close_clients()
+        if self._monitor is not None:
+            await self._monitor.close()
         if self._tick is not None:
             self._tick.cancel()
         log.info("stopped")

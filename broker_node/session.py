@@ -355,7 +355,6 @@ class Session:
         """For monitoring."""
         return list(self._subs.values())
 
-    @property
-    def last_heard_s(self) -> float:
-        """For monitoring: the clock's reading when something last came, as of the latest ping round."""
-        return self._last_heard_s
+    def idle_s(self, now: float) -> float:
+        """For monitoring: seconds without a byte from the client, as of the latest ping round."""
+        return 0.0 if self._heard else now - self._last_heard_s

@@ -78,7 +78,7 @@ class _Node:
 class Sublist:
     """All subscriptions of a broker. Subjects given to `add` and `remove` are valid subscriptions."""
 
-    __slots__ = ("_by_prefix", "_by_subject", "_count", "_root", "_under_prefix", "hits", "misses")
+    __slots__ = ("_by_prefix", "_by_subject", "_count", "_root", "_under_prefix", "hits", "inserts", "misses", "removes")
 
     def __init__(self) -> None:
         self._root = _Node()
@@ -88,6 +88,8 @@ class Sublist:
         self._under_prefix: dict[bytes, set[bytes]] = {}  # prefix -> the keys of _by_subject that begin with it
         self.hits = 0
         self.misses = 0
+        self.inserts = 0
+        self.removes = 0
 
     def __len__(self) -> int:
         return self._count
@@ -115,6 +117,7 @@ class Sublist:
                 node.queues = {}
             node.queues.setdefault(sub.queue, {})[sub] = None
         self._count += 1
+        self.inserts += 1
         self._forget(sub.subject)
 
     def remove(self, sub: Subscription) -> bool:
@@ -138,6 +141,7 @@ class Sublist:
             assert node.children is not None
             del node.children[token]
         self._count -= 1
+        self.removes += 1
         self._forget(sub.subject)
         return True
 

@@ -31,7 +31,7 @@ DOORS: dict[str, Room] = {
     "mq9.clock": Room((), not_standard=IO),
     "mq9.settings": Room(("mq9.limits", "mq9.errors"), not_standard=IO),
     # Bytes in, frames out: the same for every transport, clock and test.
-    "mq9.nats": Room(("mq9.nats", "mq9.limits"), not_standard=(*IO, "logging", "threading", "time")),
+    "mq9.nats": Room(("mq9.nats", "mq9.limits"), ("msgspec",), (*IO, "logging", "threading", "time")),
     # The commands without NATS: what a request and a reply are, for broker and client alike.
     "mq9.protocol": Room(("mq9.protocol", "mq9.errors", "mq9.limits"), ("msgspec",), (*IO, "threading", "time")),
     # Bytes on disk; knows no NATS, no mailbox semantics, no event loop.

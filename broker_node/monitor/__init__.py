@@ -1,0 +1,1 @@
+"""What operators see: NATS-style JSON pages, health, and Prometheus metrics. Reads plain counters; changes nothing."""
