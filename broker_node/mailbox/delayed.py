@@ -28,7 +28,7 @@ class Delayed:
     def __init__(self, boxes: Mailboxes, sending: Sending) -> None:
         self.boxes = boxes
         self.sending = sending
-        # Distinct across restarts, so that two messages due in the same millisecond never share a row.
+        # Rising over restarts as far as the clock does; `_row_key` sees to it that no row is ever shared.
         self.sequence = itertools.count(boxes.clock.wall_ms() << 20)
         boxes.on_load = self.loaded
 
@@ -40,7 +40,7 @@ class Delayed:
         sending.check_room(mailbox, len(payload) + len(header))
         now_ms = self.boxes.clock.wall_ms()
         due_ms = now_ms + options.delay_ms
-        row_key = delayed_key(mailbox.id, due_ms, next(self.sequence))
+        row_key = self._row_key(mailbox, due_ms)
         message = StoredMessage(now_ms, 0, header, options.key, options.tags, reply, payload)
         record = pack_message(row_key, message)
         mailbox.shelf.commit.batch.put(Table.DELAYED, row_key, record)
@@ -52,6 +52,13 @@ class Delayed:
         if not mailbox.touched:
             mailbox.shelf.touch(mailbox)
         mailbox.shelf.commit.then(self._stored, mailbox, options.idempotency_id, due_ms, done)
+
+    def _row_key(self, mailbox: Mailbox, due_ms: int) -> bytes:
+        """A key that no delayed message has: a clock that was set back between two runs gives out numbers again."""
+        while True:
+            row_key = delayed_key(mailbox.id, due_ms, next(self.sequence))
+            if mailbox.shelf.store.get(Table.DELAYED, row_key) is None:
+                return row_key
 
     def _stored(self, failure: Mq9Error | None, mailbox: Mailbox, idempotency_id: bytes, due_ms: int, done: Sent) -> None:
         mailbox.staged_ops -= 1
