@@ -21,10 +21,11 @@ import faulthandler
 import fcntl
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple, TextIO
 
-from mq9.errors import error
+from mq9.errors import Mq9Error, error
 
 LOCK_FILE: Final = "mq9.lock"
 CRASH_FILE: Final = "crash.txt"
@@ -54,6 +55,16 @@ def _read_holder(fd: int) -> Holder:
     if match is None:
         return _NOBODY
     return Holder(int(match[1]), match[2].decode("utf-8", "replace"), match[3].decode(), int(match[4]))
+
+
+def _take(fd: int, directory: Path) -> None:
+    """Lock the lock file, or raise STORAGE_FAILED naming the process that has it."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as failure:
+        holder = _read_holder(fd)
+        where = f"process {holder.pid}" + (f" on {holder.host}" if holder.host != _host() else "")
+        raise error("STORAGE_FAILED", reason=f"directory {directory} is in use by {where}") from failure
 
 
 def sync_directory(path: Path) -> None:
@@ -87,12 +98,10 @@ class DirectoryLock:
         except OSError as failure:
             raise error("STORAGE_FAILED", reason=f"{directory / LOCK_FILE}: {failure.strerror}") from failure
         try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as failure:
-            holder = _read_holder(self._fd)
+            _take(self._fd, directory)
+        except Mq9Error:
             os.close(self._fd)
-            where = f"process {holder.pid}" + (f" on {holder.host}" if holder.host != _host() else "")
-            raise error("STORAGE_FAILED", reason=f"directory {directory} is in use by {where}") from failure
+            raise
         self.previous = _read_holder(self._fd)
         self._head = b"mq9 1 pid=%d host=%s phase=" % (os.getpid(), _host().encode())
         self._phase = b"closed"
@@ -110,6 +119,23 @@ class DirectoryLock:
     def release(self) -> None:
         """Let go of the directory. Closing the descriptor releases the lock."""
         os.close(self._fd)
+
+
+@contextlib.contextmanager
+def borrowed(directory: Path) -> Iterator[None]:
+    """Hold the directory without leaving a trace in it, also where it cannot be written. Raises STORAGE_FAILED."""
+    try:
+        fd = os.open(directory / LOCK_FILE, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        yield  # no mq9 has served this directory, or it is a copy of the data file alone
+        return
+    except OSError as failure:
+        raise error("STORAGE_FAILED", reason=f"{directory / LOCK_FILE}: {failure.strerror}") from failure
+    try:
+        _take(fd, directory)
+        yield
+    finally:
+        os.close(fd)
 
 
 class CrashMarker:

@@ -25,8 +25,9 @@ _META_BYTES: Final = _PAGE_HEADER.size + _META.size
 _META_FLAG: Final = 0x08
 _MAGIC: Final = 0xBEEFC0DE
 _DATA_FORMAT: Final = 1
-_NO_ROOT: Final = (1 << 64) - 1  # of an empty tree
+NO_ROOT: Final = (1 << 64) - 1  # of an empty tree
 _PAGE_BYTES_MAX: Final = 0x8000
+_ROUND_BYTES: Final = 64 * 1024  # of the ballast
 DISK_FULL_ERRNOS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
@@ -64,7 +65,7 @@ def _check_meta(meta: Meta, number: int) -> None:
     if meta.txnid and meta.txnid & 1 != number:
         raise error("DATA_DAMAGED", reason=f"meta page {number} of {DATA_FILE} names transaction {meta.txnid}")
     for root in (meta.free_root, meta.main_root):
-        if root != _NO_ROOT and not META_PAGES <= root <= meta.last_page:
+        if root != NO_ROOT and not META_PAGES <= root <= meta.last_page:
             raise error("DATA_DAMAGED", reason=f"meta page {number} of {DATA_FILE} points to page {root} of {meta.last_page}")
 
 
@@ -100,7 +101,7 @@ class Ballast:
     def __init__(self, path: Path, size_bytes: int) -> None:
         """Keep `size_bytes` allocated ahead in the file `path`, which must be there. 0 keeps none."""
         self._fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        self._size = size_bytes
+        self.size = size_bytes
         self._allocated = 0  # bytes of the file known to be allocated
         self.starved = False  # True while the disk has no room for the whole ballast
 
@@ -109,25 +110,29 @@ class Ballast:
 
         Never raises: what a full disk means is decided by the commit that follows, and `starved` tells it.
         """
-        if not self._size:
+        if not self.size:
             return
-        target = used_bytes + max(self._size, needed_bytes)
+        target = -(-(used_bytes + max(self.size, needed_bytes)) // _ROUND_BYTES) * _ROUND_BYTES
         if target <= self._allocated:
             self.starved = False
             return
         # Half a ballast more than needed, so that one allocation serves many commits.
-        for goal in (target + self._size // 2, target):
+        for goal in (target + self.size // 2, target):
             try:
                 os.posix_fallocate(self._fd, self._allocated, goal - self._allocated)
             except OSError as failure:
                 if failure.errno not in DISK_FULL_ERRNOS:
-                    self._size = 0  # this file system cannot allocate ahead; nothing is lost but the ballast
+                    self.size = 0  # this file system cannot allocate ahead; nothing is lost but the ballast
                     return
                 self.starved = True
             else:
                 self._allocated = goal
                 self.starved = False
                 return
+
+    def low(self, used_bytes: int) -> bool:
+        """True when the disk is full and half of the ballast is used up."""
+        return self.starved and self._allocated - used_bytes < self.size // 2
 
     def file_bytes(self) -> int:
         """Size of the file."""

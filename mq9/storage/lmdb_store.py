@@ -36,6 +36,7 @@ from mq9.storage.directory import CrashMarker, DirectoryLock, make_directory, sy
 from mq9.storage.format import COMMIT_KEY, KEY_BYTES_MAX, check_format_row, new_format_row
 from mq9.storage.interface import Batch, Row, StoreStat, Table
 from mq9.storage.lmdb_file import DATA_FILE, DISK_FULL_ERRNOS, Ballast, check_file
+from mq9.storage.verify import verify_directory
 
 log = logging.getLogger("mq9.storage")
 
@@ -72,6 +73,7 @@ class LmdbStore:
         self._failure: Mq9Error | None = None
         self._room_wanted = 0  # after a STORAGE_FULL: not writable until room() is back above this
         self._reuse_bytes = 4 * max(ballast_bytes, _COMMIT_OVERHEAD_BYTES)  # free inside the file: room without the disk
+        self._small_bytes = max(ballast_bytes, _COMMIT_OVERHEAD_BYTES) // 256  # batches of this size pass on a full disk
         self._txn = 0  # the newest durable transaction
         self._page_bytes = 0
         make_directory(self.directory)
@@ -100,10 +102,25 @@ class LmdbStore:
                 raise error("DATA_DAMAGED", reason=f"{path} is missing; the store had committed transaction {previous.txn}")
             self._create(path)
         check_file(path)
+        self._look_closely()
+
+    def _look_closely(self) -> None:
+        """When damage may have ended the last process, read everything in a child process before this one opens it."""
+        death = self._crash.read()
+        if not death and self._lock.previous.phase != "opening":
+            return
+        log.warning(
+            "the last process on %s %s; verifying", self.directory, f"died:\n{death}" if death else "died while opening it"
+        )
+        report = verify_directory(self.directory, locked=True)
+        if not report.ok:
+            raise error("DATA_DAMAGED", reason=f"{report.summary()}; `mq9 verify {self.directory}` names everything")
+        self._crash.retire()
 
     def _create(self, path: Path) -> None:
         """Make an empty data file under another name and move it into place: a crash leaves none or a whole one."""
         folder = self.directory / _NEW_DIRECTORY
+        folder.mkdir(mode=0o700, exist_ok=True)
         for name in (DATA_FILE, "lock.mdb"):
             (folder / name).unlink(missing_ok=True)
         try:
@@ -223,6 +240,8 @@ class LmdbStore:
         needed = 2 * batch.bytes_staged + _COMMIT_OVERHEAD_BYTES
         used = (self._env.info()["last_pgno"] + 1) * self._page_bytes
         self._ballast.top_up(used, needed)
+        if self._ballast.low(used) and _put_bytes(batch) > self._small_bytes and not self.stat().writable:
+            raise self._full(needed)  # what is left is for deletes and acknowledgements
         if self._map_bytes - used < limits.MAP_RESERVE_BYTES + needed:
             self._grow(used + limits.MAP_RESERVE_BYTES + needed)
         while True:
@@ -313,7 +332,9 @@ class LmdbStore:
         inside = file - used
         if free + inside > self._room_wanted:
             self._room_wanted = 0
-        enough = free >= reserve or inside >= self._reuse_bytes
+        # A starved ballast is topped up by the next commit, which may never come if nothing may be written: look at the disk.
+        starved = self._ballast.starved and free < 2 * self._ballast.size
+        enough = (free >= reserve and not starved) or inside >= self._reuse_bytes
         return StoreStat(used, file, free, total, writable=enough and not self._room_wanted and self._failure is None)
 
     def close(self) -> None:
@@ -341,6 +362,10 @@ def _apply(txn: lmdb.Transaction[bytes], table: lmdb._Database, changes: dict[by
         cursor.putmulti(puts[:beyond])
     if beyond < len(puts):
         cursor.putmulti(puts[beyond:], append=True)
+
+
+def _put_bytes(batch: Batch) -> int:
+    return sum(len(value) for changes in batch.tables for value in changes.values() if value is not None)
 
 
 def _commit_row(txn: int) -> bytes:
