@@ -103,15 +103,18 @@ class Parser:
                 continue
             h, subject, reply, first, second = match.groups(b"")
             start = match.end()
-            if not (h or second):
-                size = int(first)
-                header_end = start
+            if not h and not second:
+                header_end, size = start, int(first)
+            elif h and second:
+                header_end, size = start + int(first), int(second)
             else:
                 reply, header_size, size = _header_sizes(h, reply, first, second)
                 header_end = start + header_size
+            stop = start + size
+            if header_end != start:
+                _check_sizes(header_end - start, size)
             if size > self.max_payload:
                 raise ProtocolError(PAYLOAD_TOO_LARGE)
-            stop = start + size
             if stop + 2 > end:
                 self._head = _Head(subject, reply, header_end - start, size)
                 self._body = bytearray(data[start:])
@@ -157,6 +160,7 @@ class Parser:
         if not isinstance(frame, _Head):
             yield frame
             return stop + 1
+        _check_sizes(frame.header_size, frame.size)
         if frame.size > self.max_payload:
             raise ProtocolError(PAYLOAD_TOO_LARGE)
         self._head = frame
@@ -222,11 +226,14 @@ def _header_sizes(h: bytes, reply: bytes, first: bytes, second: bytes) -> tuple[
     else:
         header_size, size = _size(reply), _size(first)
         reply = b""
+    return reply, header_size, size
+
+
+def _check_sizes(header_size: int, size: int) -> None:
     if header_size > size:
         raise ProtocolError(PARSER_ERROR)
     if header_size > HEADERS_BYTES_MAX:
         raise ProtocolError(HEADER_TOO_LARGE)
-    return reply, header_size, size
 
 
 def _size(word: bytes) -> int:

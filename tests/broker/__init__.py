@@ -1,0 +1,1 @@
+"""The server: router, sessions and connections, on real sockets."""

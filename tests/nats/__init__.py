@@ -1,0 +1,1 @@
+"""The codec: bytes to frames and back, without a socket."""
