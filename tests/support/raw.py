@@ -172,30 +172,27 @@ class RawClient:
         return frame
 
     def flush(self) -> list[Frame]:
-        """PING, and every frame that came before its PONG. A PING or an INFO from the server meanwhile is dealt with."""
+        """PING, and every frame that came before its PONG, without the server's own PINGs and INFOs."""
         self.send(b"PING\r\n")
         frames: list[Frame] = []
         deadline = time.monotonic() + self.timeout_s
         while time.monotonic() < deadline:
-            frame = self.frame()
+            frame = self.next_frame()
             if frame.verb == b"PONG":
                 return frames
+            frames.append(frame)
+        raise TimeoutError(f"no PONG in {self.timeout_s} s, but {len(frames)} other frames")
+
+    def next_frame(self) -> Frame:
+        """The next frame that is not housekeeping: a PING is answered, an INFO is noted."""
+        while True:
+            frame = self.frame()
             if frame.verb == b"PING":
                 self.send(b"PONG\r\n")
             elif frame.verb == b"INFO":
                 self.info = json.loads(frame.payload)
             else:
-                frames.append(frame)
-        raise TimeoutError(f"no PONG in {self.timeout_s} s, but {len(frames)} other frames")
-
-    def expect_closed(self) -> list[Frame]:
-        """Read to the end of the connection; the frames that came before it."""
-        frames: list[Frame] = []
-        try:
-            while True:
-                frames.append(self.frame())
-        except Closed:
-            return frames
+                return frame
 
     # --- shorthands ---------------------------------------------------------------------------------------------
 
@@ -221,7 +218,7 @@ class RawClient:
         sid = self.sub(inbox)
         self.send(b"UNSUB " + sid + b" 1\r\n")
         self.pub(subject, payload, reply=inbox, header=header)
-        frame = self.frame()
+        frame = self.next_frame()
         assert frame.verb in (b"MSG", b"HMSG"), frame
         assert frame.subject == inbox, frame
         return frame
