@@ -194,6 +194,15 @@ class RawClient:
             else:
                 return frame
 
+    def expect_closed(self) -> list[Frame]:
+        """Read to the end of the connection; the frames that came before it."""
+        frames: list[Frame] = []
+        try:
+            while True:
+                frames.append(self.frame())
+        except Closed:
+            return frames
+
     # --- shorthands ---------------------------------------------------------------------------------------------
 
     def sub(self, subject: bytes, queue: bytes = b"") -> bytes:
