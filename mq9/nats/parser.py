@@ -199,7 +199,7 @@ def _read_line(line: bytes) -> Frame | _Head:
     if verb == b"CONNECT":
         return _first_frame(line)
     if _CONTROL(line):
-        raise ProtocolError(PARSER_ERROR)
+        raise ProtocolError(PARSER_ERROR if verb in _VERBS else UNKNOWN_OPERATION)
     count = len(words)
     if verb == b"PUB" and count in {3, 4}:
         return _Head(words[1], words[2] if count == 4 else b"", 0, _size(words[-1]))
