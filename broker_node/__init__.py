@@ -1,0 +1,1 @@
+"""From the bytes of clients to commands and messages, and back: the process that serves one node."""

@@ -20,12 +20,16 @@ from broker_node.mailbox.fetching import Fetching
 from broker_node.mailbox.grouping import Grouping
 from broker_node.mailbox.mailboxes import Mailboxes
 from broker_node.mailbox.model import Mailbox, Shelf
+from broker_node.mailbox.pushing import Push, Pushing
 from broker_node.mailbox.reclaim import Reclaim
 from broker_node.mailbox.sending import Sending
 from broker_node.mailbox.walking import Walking
+from broker_node.permissions import PUBLIC_LIST
 from broker_node.router.client import Client
 from broker_node.router.core import CoreRouter
-from broker_node.router.dispatch import Request, command_table
+from broker_node.router.directory import Directory
+from broker_node.router.dispatch import OLDER_ONLY, Request, command_table
+from broker_node.router.push import push_for
 from broker_node.router.sublist import Subscription
 from mq9.clock import Clock
 from mq9.errors import Mq9Error, error
@@ -69,6 +73,9 @@ class Broker:
         self.delayed = Delayed(self.mailboxes, self.sending)
         self.acking = Acking(self.mailboxes, self.fetching)
         self.dead_letters = DeadLetters(self.mailboxes, self.fetching, self.acking, self.deleting, self.sending)
+        self.pushing = Pushing(self.mailboxes, self.fetching, self.acking, hooks.call_soon)
+        self.directory = Directory(self.mailboxes)
+        self._pushes: dict[Subscription, Push] = {}
         self.reclaim = Reclaim(self.mailboxes, self.deleting)
         self._commands = command_table()
         self._timers = self.mailboxes.timers
@@ -93,7 +100,11 @@ class Broker:
         tail = parts[4] if len(parts) > 4 else b""
         request = Request(client, tail, reply, header, payload, self.core.deliver)
         try:
-            handler = self._commands.get((parts[2], parts[3])) if len(parts) > 3 else None
+            name = (parts[2], parts[3]) if len(parts) > 3 else (b"", b"")
+            handler = self._commands.get(name)
+            if name in OLDER_ONLY:
+                request.is_older = True
+                client.dialect = client.dialect or 1
             if handler is None:
                 raise error("UNKNOWN_COMMAND", subject=subject.decode("utf-8", "replace"))
             handler(self, request)
@@ -129,14 +140,30 @@ class Broker:
     def client_closed(self, client: Client) -> None:
         """A connection is gone: what it held is free."""
         self.fetching.owner_gone(client.id)
+        self.pushing.client_closed(client)
+
+    def client_writable(self, client: Client) -> None:
+        """The socket of a client has taken what waited: what is pushed to it can go on."""
+        self.pushing.client_writable(client)
+        self.directory.client_writable(client)
 
     def subscribe(self, client: Client, sub: Subscription) -> None:
-        """A client subscribed under `$mq9.AI.`."""
-        self.core.subscribe(sub)
+        """A client subscribed under `$mq9.AI.`: to a mailbox, or to the public directory."""
+        if sub.subject == PUBLIC_LIST:
+            self.directory.subscribe(client, sub)
+            return
+        client.dialect = client.dialect or 1
+        push = push_for(self.mailboxes, client, sub)
+        self._pushes[sub] = push
+        self.pushing.add(push)
 
     def unsubscribe(self, client: Client, sub: Subscription) -> None:
         """It does not want that subscription any more."""
-        self.core.unsubscribe(sub)
+        push = self._pushes.pop(sub, None)
+        if push is None:
+            self.directory.unsubscribe(sub)
+        else:
+            self.pushing.remove(push)
 
     def overloaded(self) -> bool:
         """More is staged than should be: clients are not read until it is less."""

@@ -117,6 +117,8 @@ class Connection(asyncio.Protocol):
         self._unsent = 0
         self._hub.stalled.discard(self)
         self.flush()
+        if self.is_writable:
+            self._session.writable()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closing = self.stopped = True
@@ -155,6 +157,19 @@ class Connection(asyncio.Protocol):
     def is_writable(self) -> bool:
         """Whether the socket took everything so far."""
         return not self._unsent
+
+    @property
+    def said_bytes(self) -> int:
+        """Bytes given to `send` so far."""
+        return self.out_bytes + self.pending - self._unsent
+
+    @property
+    def taken_bytes(self) -> int:
+        """Of those, the bytes the socket has taken."""
+        left = self._unsent
+        if left and self._transport is not None and not self._transport.is_closing():
+            left = self._transport.get_write_buffer_size()
+        return self.out_bytes - left
 
     def close(self, error: str = "") -> None:
         """Say -ERR with `error` if there is one, and end. Frames said before go first, except to a slow consumer."""

@@ -26,4 +26,13 @@ def may_publish(subject: bytes) -> bool:
 
 def may_subscribe(subject: bytes) -> bool:
     """Whether a client may subscribe to `subject`, which may hold wildcards, with or without a queue."""
-    return not subject.startswith(COMMAND_PREFIX) or subject.startswith(PUSH_PREFIX) or subject == PUBLIC_LIST
+    if not subject.startswith(COMMAND_PREFIX):
+        return True
+    return subject == PUBLIC_LIST or (subject.startswith(PUSH_PREFIX) and names_one_mailbox(subject[len(PUSH_PREFIX) :]))
+
+
+def names_one_mailbox(tail: bytes) -> bool:
+    """Whether a subscription to pushed messages says whose: only its last token may be a wildcard. Knowing an address is
+    the right to read it, so no pattern may stand for addresses one does not know."""
+    *address, last = tail.split(b".")
+    return (bool(address) or last not in (b"*", b">")) and not {b"*", b">"} & set(address)

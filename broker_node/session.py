@@ -80,7 +80,7 @@ class Session:
         self.name = ""
         self.lang = ""
         self.version = ""
-        self.dialect = 2
+        self.dialect = 0
         self._is_open = False
         self._deaf = False
         self._verbose = True
@@ -278,9 +278,25 @@ class Session:
         if sub.delivered == sub.limit:
             self._drop(sub)
 
+    def is_ready(self) -> bool:
+        """Whether the socket took everything so far: for what is pushed to the client at the broker's own pace."""
+        return self.link.is_writable and not self.link.closing
+
+    def said_offset(self) -> int:
+        """Bytes said to the client so far, protocol lines included."""
+        return self.link.said_bytes
+
+    def taken_offset(self) -> int:
+        """Of those, the bytes its socket has taken."""
+        return self.link.taken_bytes
+
     def send_info(self) -> None:
         """Tell the client about the server: at the beginning, and when that changes."""
         self.link.send(self._hub.info_for(self))
+
+    def writable(self) -> None:
+        """The socket has taken what waited."""
+        self._broker.client_writable(self)
 
     def _agree(self) -> None:
         if self._verbose:

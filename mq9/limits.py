@@ -49,6 +49,8 @@ QUERY_MESSAGES_MAX: Final = 1000
 QUERY_SCAN_MAX: Final = 100_000  # records looked at for one QUERY before it answers with what it has
 WAITERS_PER_MAILBOX_MAX: Final = 1000
 WAITERS_MAX: Final = 100_000
+PUSH_WINDOW_MESSAGES: Final = 128  # pushed to one subscriber before others have their turn
+PUSH_WINDOW_BYTES: Final = 128 * 1024  # about what a healthy socket takes at once
 DISCOVER_LIMIT_MAX: Final = 1000
 DISCOVER_LIMIT_DEFAULT: Final = 20
 

@@ -24,6 +24,9 @@ def handle(broker: Broker, request: Request) -> None:
     A body with `public` is the older dialect's: its success has no `error`, and making what exists is a success.
     """
     body = CreateRequest()
+    client = request.client
+    client.dialect = client.dialect or 2
+    request.is_older = client.dialect == 1
 
     def answer(failure: Mq9Error | None) -> None:
         if failure is not None:
@@ -46,7 +49,7 @@ def handle(broker: Broker, request: Request) -> None:
 
 
 def _older_dialect(request: Request, body: CreateRequest) -> bool:
-    return request.client.dialect == 1 or body.public is not UNSET
+    return request.is_older or body.public is not UNSET
 
 
 def _succeed(request: Request, body: CreateRequest, mailbox: Mailbox, *, is_new: bool) -> None:
@@ -64,10 +67,8 @@ def _succeed(request: Request, body: CreateRequest, mailbox: Mailbox, *, is_new:
 
 
 def _fail(request: Request, body: CreateRequest, failure: Mq9Error) -> None:
-    if _older_dialect(request, body):
-        request.respond(msgspec.json.encode({"error": failure.text, "code": failure.status}))
-    else:
-        request.fail(failure, mail_address="")
+    request.is_older = _older_dialect(request, body)
+    request.fail(failure, mail_address="")
 
 
 def _address(broker: Broker, body: CreateRequest) -> bytes:

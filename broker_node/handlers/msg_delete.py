@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from broker_node.mailbox.mailboxes import Done
+from broker_node.mailbox.model import Mailbox
 from broker_node.router.dispatch import Request
 from mq9.errors import Mq9Error, error
 from mq9.protocol.replies import success
@@ -11,18 +13,11 @@ from mq9.protocol.replies import success
 if TYPE_CHECKING:
     from broker_node.broker import Broker
 
+_DIGITS_MAX: Final = 19  # of an id below 2**63
+
 
 def handle(broker: Broker, request: Request) -> None:
     """The body is ignored. Reply: `{error:"", deleted:true}` once that is durable; `deleted:false` with every error."""
-    address, _, last = request.tail.rpartition(b".")
-    try:
-        if not address or not last.isdigit() or len(last) > 19:
-            raise error("INVALID_REQUEST", reason="the subject must end in .{mail_address}.{msg_id}")
-        msg_id = int(last)
-        mailbox = broker.mailboxes.find(address)
-    except Mq9Error as failure:
-        request.fail(failure, deleted=False)
-        return
 
     def answer(failure: Mq9Error | None) -> None:
         if failure is not None:
@@ -30,10 +25,29 @@ def handle(broker: Broker, request: Request) -> None:
         else:
             request.respond(success(deleted=True))
 
-    def delete() -> None:
+    try:
+        mailbox, msg_id = target(broker, request.tail)
+    except Mq9Error as failure:
+        answer(failure)
+        return
+    delete(broker, request, mailbox, msg_id, answer)
+
+
+def target(broker: Broker, tail: bytes) -> tuple[Mailbox, int]:
+    """The mailbox and the message id in `{address}.{msg_id}`. Raises INVALID_REQUEST or MAILBOX_NOT_FOUND."""
+    address, _, last = tail.rpartition(b".")
+    if not address or not last.isdigit() or len(last) > _DIGITS_MAX:
+        raise error("INVALID_REQUEST", reason="the subject must end in .{mail_address}.{msg_id}")
+    return broker.mailboxes.find(address), int(last)
+
+
+def delete(broker: Broker, request: Request, mailbox: Mailbox, msg_id: int, answer: Done) -> None:
+    """Delete one message, after what was sent to its mailbox so far; `answer` when that is durable or refused."""
+
+    def look() -> None:
         try:
             broker.deleting.delete(mailbox, msg_id, answer)
         except Mq9Error as failure:
             answer(failure)
 
-    broker.after_staged(mailbox, delete, request)
+    broker.after_staged(mailbox, look, request)

@@ -51,6 +51,7 @@ class Fetching:
         self.to_wake: list[Mailbox] = []
         # Set by dead_letters.py: takes a message that was handed out too often.
         self.exhausted: Callable[[Mailbox, Group, Delivery, Fetched], None] = ignore
+        self.push: Callable[[Mailbox], None] = ignore  # set by pushing.py: says what there is to subscribers
         boxes.on_removed = self._mailbox_removed
 
     # --- Asking -----------------------------------------------------------------------------------------------
@@ -125,10 +126,20 @@ class Fetching:
             self._wait(mailbox, wanted, 0, answer)
 
     def _collect(self, mailbox: Mailbox, group: Group, wanted: Wanted) -> list[Fetched]:
-        """Lease the group's next messages to the owner: tier by tier, returned ones before new ones, by id."""
+        """Lease the group's next messages to the owner."""
+        found, lease = self.take(mailbox, group, wanted)
+        if found:
+            self._begin_lease(mailbox, group, lease, wanted.lease_ms)
+        return found
+
+    def take(self, mailbox: Mailbox, group: Group, wanted: Wanted) -> tuple[list[Fetched], Lease]:
+        """The group's next messages, tier by tier, returned ones before new ones, by id; and a lease on them that is not
+        begun yet: the caller begins or settles it."""
         lease = Lease(wanted.owner)
         pick = _Pick(wanted, lease, self.boxes.clock.wall_ms())
         for tier in range(TIERS):
+            if not wanted.tiers >> tier & 1:
+                continue
             if group.tiers[tier].ready:
                 self._collect_ready(mailbox, group, tier, pick)
             if mailbox.counts[tier]:
@@ -137,9 +148,7 @@ class Fetching:
                 break
         if pick.looked_at >= _LOOK_MAX and not pick.found:
             self.wake(mailbox)  # more may match further on
-        if pick.found:
-            self._begin_lease(mailbox, group, lease, wanted.lease_ms)
-        return pick.found
+        return pick.found, lease
 
     def _begin_lease(self, mailbox: Mailbox, group: Group, lease: Lease, lease_ms: int) -> None:
         group.begin(lease)
@@ -244,7 +253,7 @@ class Fetching:
 
     def wake(self, mailbox: Mailbox) -> None:
         """Something may be there for those who wait: look, once this turn of the loop is over."""
-        if mailbox.waking or not mailbox.waiters:
+        if mailbox.waking or not (mailbox.waiters or mailbox.pushed):
             return
         mailbox.waking = True
         if not self.to_wake:
@@ -255,7 +264,10 @@ class Fetching:
         mailboxes, self.to_wake = self.to_wake, []
         for mailbox in mailboxes:
             mailbox.waking = False
-            self._serve_waiters(mailbox)
+            if mailbox.waiters:
+                self._serve_waiters(mailbox)
+            if mailbox.pushed:
+                self.push(mailbox)
 
     def _serve_waiters(self, mailbox: Mailbox) -> None:
         """Oldest first. A group that had nothing for one has nothing for the next, unless they filter by tags."""

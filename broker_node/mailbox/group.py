@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from broker_node.mailbox.timers import Timer
-from mq9.storage.layout import TIERS
+from mq9.storage.layout import RETURNED_BIT, TIERS
 
 READY: Final = 0  # may be handed out (again)
 LEASED: Final = 1  # held by a connection until its lease ends
@@ -32,7 +32,7 @@ class Delivery:
     """One message handed out and not confirmed. `low` is the id handed out before it in its tier: (low, msg_id] is the
     range its confirmation covers. `count` is how often it was handed out; 0 for one that a tag filter passed over."""
 
-    __slots__ = ("count", "index", "lease", "low", "msg_id", "state", "tier")
+    __slots__ = ("count", "index", "lease", "low", "msg_id", "returned", "state", "tier")
 
     def __init__(self, tier: int, low: int, msg_id: int) -> None:
         self.tier = tier
@@ -42,6 +42,7 @@ class Delivery:
         self.state = READY
         self.lease: Lease | None = None  # the latest FETCH reply that carried it, also after that lease ended
         self.index = 0  # its place in that reply
+        self.returned = False  # it was confirmed once: a row says that it is not any more
 
 
 class Lease:
@@ -124,6 +125,14 @@ class Group:
         cursor.order.append(delivery)
         self.by_id[msg_id] = delivery
         return delivery
+
+    def restore(self, tier: int, msg_id: int, count: int) -> None:
+        """A confirmed message is unconfirmed again, and ready. The floor stays: a row of its own says so."""
+        delivery = Delivery(tier, msg_id - 1, msg_id)
+        delivery.count = count
+        delivery.returned = True
+        self.by_id[msg_id] = delivery
+        self.make_ready(delivery)
 
     def leased(self, lease: Lease, delivery: Delivery) -> None:
         """`delivery` goes out as the next message of `lease`."""
@@ -249,6 +258,8 @@ class Group:
         delivery.state = SETTLED
         del self.by_id[msg_id]
         result = Confirmed()
+        if delivery.returned:
+            result.delete.append((delivery.tier | RETURNED_BIT, msg_id))
         self._advance(delivery.tier, result)
         return result
 

@@ -12,7 +12,17 @@ from broker_node.mailbox.walking import Walking
 from mq9.errors import error
 from mq9.limits import GROUPS_PER_MAILBOX_MAX
 from mq9.storage.interface import Table
-from mq9.storage.layout import TIERS, acked_key, acked_range, group_key, mailbox_range, tier_range, unpack_acked_key, unpack_u64
+from mq9.storage.layout import (
+    RETURNED_BIT,
+    TIERS,
+    acked_key,
+    acked_range,
+    group_key,
+    mailbox_range,
+    tier_range,
+    unpack_acked_key,
+    unpack_u64,
+)
 from mq9.storage.records import seal, unseal
 
 EARLIEST: Final = "earliest"
@@ -38,6 +48,7 @@ class Wanted(NamedTuple):
     tags: tuple[bytes, ...]
     lease_ms: int
     hold: bool
+    tiers: int = (1 << TIERS) - 1  # bit n: messages of tier n are wanted
 
 
 class GroupSummary(msgspec.Struct):
@@ -70,11 +81,17 @@ class Grouping:
             group = Group(name, stored.group_id, stored.floors)
             group.pinned = True
             ranges: list[list[tuple[int, int]]] = [[] for _ in range(TIERS)]
+            returned: list[tuple[int, int]] = []
             for range_key, range_row in store.scan(Table.ACKED, *acked_range(mailbox.id, stored.group_id), 1 << 30):
                 _, _, tier, low = unpack_acked_key(range_key)
-                ranges[tier].append((low, unpack_u64(unseal(range_key, range_row))))
+                if tier & RETURNED_BIT:
+                    returned.append((tier & ~RETURNED_BIT, low))
+                else:
+                    ranges[tier].append((low, unpack_u64(unseal(range_key, range_row))))
             for cursor, found in zip(group.tiers, ranges, strict=True):
                 cursor.load_ranges(found)
+            for tier, msg_id in returned:
+                group.restore(tier, msg_id, 1)
             mailbox.groups[name] = group
             mailbox.next_group_id = max(mailbox.next_group_id, stored.group_id + 1)
         mailbox.groups_loaded = True
@@ -89,6 +106,10 @@ class Grouping:
             for tier, cursor in enumerate(old.tiers):
                 for low in cursor.ranges:
                     batch.delete(Table.ACKED, acked_key(mailbox.id, old.group_id, tier, low))
+            for delivery in old.by_id.values():
+                if delivery.returned:
+                    row_key = acked_key(mailbox.id, old.group_id, delivery.tier | RETURNED_BIT, delivery.msg_id)
+                    batch.delete(Table.ACKED, row_key)
         floor = self.start_of(mailbox, wanted, inclusive=old is None)
         group = Group(wanted.group, mailbox.next_group_id, (floor,) * TIERS)
         mailbox.next_group_id += 1

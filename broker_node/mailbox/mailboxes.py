@@ -50,6 +50,7 @@ class Mailboxes:
         for shelf in (durable, memory):
             shelf.commit.on_failure = partial(self.commit_failed, shelf)
         self.on_load: Callable[[Mailbox], None] = ignore  # delayed.py looks for what fell due meanwhile
+        self.on_active: Callable[[Mailbox], None] = ignore  # pushing.py sees whether somebody subscribed to it
         self.on_removed: Callable[[Mailbox], None] = ignore  # fetching.py answers those who wait
         self.on_listed: Callable[[Mailbox, str], None] = ignore  # a public mailbox came or went
 
@@ -117,6 +118,7 @@ class Mailboxes:
                 if not old.idle:
                     self._put(old)  # to the back of the line
         self._put(mailbox)
+        self.on_active(mailbox)
 
     def _put(self, mailbox: Mailbox) -> None:
         self.active[mailbox.address] = mailbox

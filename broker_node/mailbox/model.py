@@ -145,6 +145,7 @@ class Mailbox:
         "last_ms",
         "next_group_id",
         "promoting",
+        "pushed",
         "removed",
         "shelf",
         "staged_acks",
@@ -180,6 +181,7 @@ class Mailbox:
         self.staged_ids: dict[bytes, int] = {}  # idempotency id -> msg_id; both only while not committed
         self.waiters: deque[Waiter] = deque()
         self.waking = False
+        self.pushed = False  # somebody subscribes to it
         self.delay_timer: Timer | None = None
         self.delay_due_ms = 0  # when it fires
         self.promoting: set[bytes] = set()  # DELAYED rows whose promotion has not been committed
@@ -216,7 +218,7 @@ class Mailbox:
     @property
     def idle(self) -> bool:
         """Nothing but the store would miss this object."""
-        if self.staged_ops or self.staged_acks or self.waiters or self.touched or self.delay_timer:
+        if self.staged_ops or self.staged_acks or self.waiters or self.pushed or self.touched or self.delay_timer:
             return False
         return not any(group.by_id for group in self.groups.values())
 

@@ -111,7 +111,7 @@ class Sending:
                 del mailbox.staged_keys[key]
             if replaced is not None:
                 self.deleting.forget(mailbox, replaced)
-        if mailbox.waiters:
+        if mailbox.waiters or mailbox.pushed:
             self.fetching.wake(mailbox)
 
     def _stored(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from broker_node.router.sublist import Subscription
 
 
 class Client(Protocol):
@@ -12,4 +15,16 @@ class Client(Protocol):
     name: str  # from CONNECT; empty when absent
     lang: str
     version: str
-    dialect: int  # 1 once the connection is known to speak the v1 dialect, else 2
+    dialect: int  # 1 or 2 once a command has told which the connection speaks, 0 before
+
+    def receive(self, sub: Subscription, subject: bytes, reply: bytes, header: bytes, payload: bytes) -> None:
+        """Say one message to the client."""
+
+    def is_ready(self) -> bool:
+        """Its socket took everything so far: more can be pushed."""
+
+    def said_offset(self) -> int:
+        """Bytes said to it so far."""
+
+    def taken_offset(self) -> int:
+        """Of those, the bytes its socket has taken."""

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 PREFIX: Final = b"$mq9.AI."
 
+# Commands that only the older dialect has: they are answered in it, and who uses one before any CREATE speaks it.
+OLDER_ONLY: Final = frozenset(((b"MAILBOX", b"MSG"), (b"MAILBOX", b"LIST"), (b"MAILBOX", b"DELETE")))
+
 
 class Request:
     """One command as a handler sees it.
@@ -28,7 +31,7 @@ class Request:
     header block or empty. `reply_to` is empty when the sender wants no answer; `respond` then does nothing.
     """
 
-    __slots__ = ("_deliver", "client", "header", "payload", "reply_to", "tail")
+    __slots__ = ("_deliver", "client", "header", "is_older", "payload", "reply_to", "tail")
 
     def __init__(
         self,
@@ -44,6 +47,7 @@ class Request:
         self.reply_to = reply_to
         self.header = header
         self.payload = payload
+        self.is_older = False  # the answer is in the older dialect
         self._deliver = deliver
 
     def respond(self, payload: bytes, header: bytes = b"") -> None:
@@ -53,6 +57,9 @@ class Request:
 
     def fail(self, failure: Mq9Error, **fields: object) -> None:
         """Answer with the error envelope; `fields` are added to it (`mail_address=""`, `deleted=False`, ...)."""
+        if self.is_older:
+            self.respond(msgspec.json.encode({"error": failure.text, "code": failure.status}))
+            return
         self.respond(msgspec.json.encode({"error": failure.text, "code": failure.code, **fields}))
 
 
@@ -64,8 +71,11 @@ def command_table() -> dict[tuple[bytes, bytes], Handler]:
     # Here and not at the top: handlers import Request from this module.
     from broker_node.handlers import (  # noqa: PLC0415
         mailbox_create,
+        mailbox_delete,
         mailbox_info,
+        mailbox_list,
         mailbox_ls,
+        mailbox_msg,
         mailbox_remove,
         msg_ack,
         msg_delete,
@@ -79,6 +89,9 @@ def command_table() -> dict[tuple[bytes, bytes], Handler]:
         (b"MAILBOX", b"INFO"): mailbox_info.handle,
         (b"MAILBOX", b"LS"): mailbox_ls.handle,
         (b"MAILBOX", b"REMOVE"): mailbox_remove.handle,
+        (b"MAILBOX", b"MSG"): mailbox_msg.handle,
+        (b"MAILBOX", b"LIST"): mailbox_list.handle,
+        (b"MAILBOX", b"DELETE"): mailbox_delete.handle,
         (b"MSG", b"SEND"): msg_send.handle,
         (b"MSG", b"FETCH"): msg_fetch.handle,
         (b"MSG", b"ACK"): msg_ack.handle,

@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from broker_node.broker import Broker
+from broker_node.router.push import SDK_NAME
 from broker_node.router.sublist import Subscription
 from mq9.settings import Settings
 from mq9.storage.interface import Store
@@ -25,21 +26,61 @@ from mq9.testing.clock import ManualClock, ManualLoop
 class InProcessClient:
     """One connected client. `received` keeps what was published to it and not taken yet, as (subject, header, payload)."""
 
-    def __init__(self, broker: InProcessBroker, number: int, name: str, dialect: int) -> None:
+    def __init__(self, broker: InProcessBroker, number: int, name: str) -> None:
         self.id = number
         self.name = name
         self.lang = "python"
         self.version = "0"
-        self.dialect = dialect
+        self.dialect = 1 if name == SDK_NAME else 0
         self.received: list[tuple[bytes, bytes, bytes]] = []
         self._broker = broker
         self._requests = 0
+        self._sids = 1
+        self._subs: list[Subscription] = []
+        self.ready = True
+        self.said = 0
+        self.taken = 0
         self._inbox = Subscription(self, b"_INBOX.%d.*" % number, b"", b"1")
         broker.broker.core.subscribe(self._inbox)
 
     def receive(self, sub: Subscription, subject: bytes, reply: bytes, header: bytes, payload: bytes) -> None:
         """Called by the router: a message for one of the client's subscriptions."""
+        self.said += len(payload) + 1
         self.received.append((subject, header, payload))
+
+    def is_ready(self) -> bool:
+        """A client of a test takes everything at once, unless the test says otherwise."""
+        return self.ready
+
+    def said_offset(self) -> int:
+        return self.said
+
+    def taken_offset(self) -> int:
+        return self.said if self.ready else self.taken
+
+    def subscribe(self, subject: bytes, queue: bytes = b"") -> Subscription:
+        """Subscribe under `$mq9.AI.`; what is pushed is in `received`."""
+        self._sids += 1
+        sub = Subscription(self, b"$mq9.AI." + subject, queue, b"%d" % self._sids)
+        self._subs.append(sub)
+        self._broker.broker.subscribe(self, sub)
+        self._broker.loop.run()
+        return sub
+
+    def unsubscribe(self, sub: Subscription) -> None:
+        self._subs.remove(sub)
+        self._broker.broker.unsubscribe(self, sub)
+        self._broker.loop.run()
+
+    def stall(self) -> None:
+        """From now on the socket takes nothing."""
+        self.ready, self.taken = False, self.said
+
+    def unstall(self) -> None:
+        """The socket takes what waited, and everything from now on."""
+        self.ready = True
+        self._broker.broker.client_writable(self)
+        self._broker.loop.run()
 
     def publish(self, command: str, body: bytes | dict[str, Any] = b"", header: bytes = b"") -> bytes:
         """Publish a command without turning the loop; returns the reply subject it will be answered on."""
@@ -63,18 +104,20 @@ class InProcessClient:
         decoded: dict[str, Any] = msgspec.json.decode(answers[0][1]) if answers else {}
         return decoded
 
-    def send(self, address: str, payload: bytes, **headers: str | int | float) -> dict[str, Any]:
+    def send(self, address: str, payload: bytes, **headers: str | float) -> dict[str, Any]:
         """SEND with mq9 headers given by their short names: priority, key, delay, ttl, tags, msg_id."""
         return self.command(f"MSG.SEND.{address}", payload, header_block(**headers))
 
     def close(self) -> None:
         """The connection is gone."""
         self._broker.broker.core.unsubscribe(self._inbox)
+        for sub in self._subs:
+            self._broker.broker.unsubscribe(self, sub)
         self._broker.broker.client_closed(self)
         self._broker.loop.run()
 
 
-def header_block(**headers: str | int | float) -> bytes:
+def header_block(**headers: str | float) -> bytes:
     """A NATS header block of mq9 headers; b"" for none."""
     if not headers:
         return b""
@@ -102,10 +145,10 @@ class InProcessBroker:
         self.loop.run()
         return broker
 
-    def client(self, name: str = "", dialect: int = 2) -> InProcessClient:
+    def client(self, name: str = "") -> InProcessClient:
         """A new connection."""
         self._clients += 1
-        return InProcessClient(self, self._clients, name, dialect)
+        return InProcessClient(self, self._clients, name)
 
     def advance(self, seconds: float) -> None:
         """Let time pass."""
