@@ -71,6 +71,7 @@ class LmdbStore:
         self._map_bytes = map_bytes
         self._map_lock = threading.Lock()  # held by every read and while the map is replaced: neither sees the other
         self._failure: Mq9Error | None = None
+        self._closed = False
         self._room_wanted = 0  # after a STORAGE_FULL: not writable until room() is back above this
         self._reuse_bytes = 4 * max(ballast_bytes, _COMMIT_OVERHEAD_BYTES)  # free inside the file: room without the disk
         self._small_bytes = max(ballast_bytes, _COMMIT_OVERHEAD_BYTES) // 256  # batches of this size pass on a full disk
@@ -338,6 +339,9 @@ class LmdbStore:
         return StoreStat(used, file, free, total, writable=enough and not self._room_wanted and self._failure is None)
 
     def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
         self._env.close()
         self._ballast.close()
         self._crash.disarm()

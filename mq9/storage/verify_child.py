@@ -11,6 +11,7 @@ delayed ones, as its STATE row says.
 
 from __future__ import annotations
 
+import struct
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import Final
 import lmdb.verify
 import msgspec
 
-from mq9.errors import Mq9Error
+from mq9.errors import Mq9Error, error
 from mq9.storage import layout, records
 from mq9.storage.findings import Done, Finding, describe_key, mailbox_of
 from mq9.storage.format import COMMIT_KEY, check_format_row
@@ -43,6 +44,14 @@ class _Checker:
         self._states: dict[int, records.MailboxState] = {}
         self._counts: dict[int, list[int]] = {}  # mailbox -> rows of MESSAGE by tier, then rows of DELAYED
         self._trash: set[int] = set()
+        self._txn = 0
+        self._notes: dict[Table, Callable[[bytes, bytes], None]] = {
+            Table.META: self._note_meta,
+            Table.STATE: self._note_state,
+            Table.MESSAGE: self._note_message,
+            Table.DELAYED: self._note_delayed,
+            Table.TRASH: self._note_trash,
+        }
         self._state_damaged = False  # then a mailbox without a STATE row is no finding of its own
 
     def run(self) -> Done:
@@ -51,17 +60,18 @@ class _Checker:
         except Mq9Error as failure:
             self._report(Finding("file", failure.text.removeprefix("damaged data: ")))
             return Done({}, 0)
-        self._check_structure()
         reader = PageReader(self._path, meta)
         trees = reader.tables(lambda page: self._report(Finding("page", f"page {page.page} (tables): {page.reason}")))
+        self._txn = meta.txnid
         for table in Table:
             tree = trees.get(table.name.encode())
             if tree is None:
                 self._report(Finding("file", f"{DATA_FILE} has no table {table.name}", table=table.name))
             else:
-                self._check_table(table, reader, tree, meta.txnid)
+                self._check_table(table, reader, tree)
         self._check_counts()
         reader.close()
+        self._check_structure()  # last: the findings above say more about whom a damaged page concerns
         return Done(self._rows, len(self._states))
 
     def _check_structure(self) -> None:
@@ -77,7 +87,7 @@ class _Checker:
 
     # --- Tables -------------------------------------------------------------------------------------------------
 
-    def _check_table(self, table: Table, reader: PageReader, tree: Tree, txn: int) -> None:
+    def _check_table(self, table: Table, reader: PageReader, tree: Tree) -> None:
         found = 0
         bad_pages = 0
 
@@ -87,22 +97,14 @@ class _Checker:
             self._flush()
             self._report(_bad_page(table, page))
 
-        note = {
-            Table.META: lambda key, value: self._note_meta(key, value, txn),
-            Table.STATE: self._note_state,
-            Table.MESSAGE: self._note_message,
-            Table.DELAYED: self._note_delayed,
-            Table.TRASH: self._note_trash,
-        }.get(table)
+        note = self._notes.get(table)
         for key, value in reader.rows(tree, bad):
             found += 1
             try:
-                payload = records.unseal(key, value)
                 if note is not None:
-                    note(key, value if table == Table.STATE else payload)
-            except Mq9Error as failure:
-                self._damaged_record(table, key, failure)
-            except (IndexError, ValueError) as failure:
+                    note(key, value)
+                records.unseal(key, value)
+            except (Mq9Error, struct.error) as failure:
                 self._damaged_record(table, key, failure)
         self._flush()
         self._rows[table.name] = found
@@ -138,23 +140,29 @@ class _Checker:
 
     # --- What the rows of a table add up to ---------------------------------------------------------------------
 
-    def _note_meta(self, key: bytes, payload: bytes, txn: int) -> None:
+    # Each is given a row before its checksum is looked at: a damaged message is damaged, not missing.
+
+    def _note_meta(self, key: bytes, value: bytes) -> None:
         if key == layout.FORMAT_KEY:
-            check_format_row(records.seal(key, payload), DATA_FILE)
-        if key == COMMIT_KEY and layout.unpack_u64(payload) != txn:
-            self._report(Finding("file", f"{DATA_FILE} names transaction {txn}, holds {layout.unpack_u64(payload)}"))
+            check_format_row(value, DATA_FILE)
+        elif key == COMMIT_KEY:
+            number = layout.unpack_u64(records.unseal(key, value))
+            if number != self._txn:
+                self._report(Finding("file", f"{DATA_FILE} names transaction {self._txn} but holds transaction {number}"))
 
     def _note_state(self, key: bytes, value: bytes) -> None:
         self._states[layout.unpack_u64(key)] = records.unpack_state(key, value)
 
-    def _note_message(self, key: bytes, payload: bytes) -> None:
+    def _note_message(self, key: bytes, value: bytes) -> None:
         mailbox, tier, _ = layout.unpack_message_key(key)
+        if tier >= layout.TIERS:
+            raise error("DATA_DAMAGED", reason=f"record {key.hex()} is of tier {tier}")
         self._counts.setdefault(mailbox, [0] * (layout.TIERS + 1))[tier] += 1
 
-    def _note_delayed(self, key: bytes, payload: bytes) -> None:
+    def _note_delayed(self, key: bytes, value: bytes) -> None:
         self._counts.setdefault(layout.unpack_delayed_key(key)[0], [0] * (layout.TIERS + 1))[layout.TIERS] += 1
 
-    def _note_trash(self, key: bytes, payload: bytes) -> None:
+    def _note_trash(self, key: bytes, value: bytes) -> None:
         self._trash.add(layout.unpack_u64(key))
 
     def _check_counts(self) -> None:
@@ -191,6 +199,11 @@ def _bad_page(table: Table, page: BadPage) -> Finding:
     return Finding("page", f"page {page.page}: {page.reason}", table=table.name, mailbox=mailbox, first=first, last=last)
 
 
+def check_directory(directory: Path, report: Report) -> Done:
+    """Check `directory` in this process, `report` hearing of every finding."""
+    return _Checker(directory, report).run()
+
+
 def main() -> int:
     """Check the directory named by the first argument. Always exits 0 when it came to the end: findings are output."""
     encoder = msgspec.json.Encoder()
@@ -200,7 +213,7 @@ def main() -> int:
         out.write(encoder.encode(item) + b"\n")
         out.flush()
 
-    say(_Checker(Path(sys.argv[1]), say).run())
+    say(check_directory(Path(sys.argv[1]), say))
     return 0
 
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import random
 
+from mq9.errors import StorageError
 from mq9.protocol.message import StoredMessage
 from mq9.storage import layout, records
 from mq9.storage.interface import Batch, Store, Table
 
 MAILBOXES = 5
+COMMITS = 60  # of the stores that are damaged on purpose
 LIFETIME = 12  # commits a message lives
 END = b"\xff" * 64
 NUMBER_KEY = b"ledger"  # META: the number of the newest commit
@@ -83,6 +85,28 @@ def number_of(store: Store) -> int:
     """The newest commit the store holds."""
     value = store.get(Table.META, NUMBER_KEY)
     return 0 if value is None else layout.unpack_u64(records.unseal(NUMBER_KEY, value))
+
+
+def compare(store: Store) -> tuple[int, int, int]:
+    """(wrong, damaged, missing) rows of a store that held the ledger's COMMITS commits, read as a broker reads: `wrong` pass
+    their checksum and are not what was stored."""
+    ledger = Ledger()
+    for _ in range(COMMITS):
+        ledger.next_batch()
+    expected = ledger.rows
+    wrong = damaged = 0
+    for table in Table:
+        for key, value in store.scan(table, b"", END, 1 << 30):
+            if table == Table.META and key != NUMBER_KEY:
+                continue
+            stored = expected.pop((table, key), None)
+            try:
+                payload = records.unseal(key, value)
+            except StorageError:
+                damaged += 1
+            else:
+                wrong += stored is None or records.unseal(key, stored) != payload
+    return wrong, damaged, len(expected)
 
 
 def check(store: Store) -> int:

@@ -21,9 +21,10 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 class Checker:
-    """The `check` program, started again when a damaged directory has ended it."""
+    """The `check` or `inspect` program, started again when a damaged directory has ended it."""
 
-    def __init__(self) -> None:
+    def __init__(self, program: str = "check") -> None:
+        self._program = program
         self._process: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> Self:
@@ -32,18 +33,27 @@ class Checker:
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
         self._stop()
 
-    def ask(self, directory: Path) -> str:
-        """`ok N`, `error CODE text`, or `died CODE`."""
+    def ask(self, directory: Path, lines: int = 1) -> list[str]:
+        """The lines the program answers with; the one during which it died is `died CODE`, and the last."""
         if self._process is None:
             self._process = subprocess.Popen(
-                command("check"), cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+                command(self._program),
+                cwd=ROOT,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
             )
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(f"{directory}\n")
         self._process.stdin.flush()
-        answer = self._process.stdout.readline().strip()
-        return answer or f"died {self._stop()}"
+        answers: list[str] = []
+        while len(answers) < lines:
+            answers.append(self._process.stdout.readline().strip())
+            if not answers[-1]:
+                return [*answers[:-1], f"died {self._stop()}"]
+        return answers
 
     def _stop(self) -> int:
         if self._process is None:

@@ -9,6 +9,9 @@ hold DIR
     Opens the store in DIR, says `open`, and holds it until its input ends.
 touch DIR
     Opens the store in DIR as a server does, crash marker included, reads everything in it and closes it.
+inspect
+    For each line of input, a directory that held the ledger: says `verify N` (findings), then opens and reads the store as
+    a broker does and says `served WRONG DAMAGED MISSING`, or `refused CODE text`. The second line may never come.
 """
 
 from __future__ import annotations
@@ -22,8 +25,10 @@ from pathlib import Path
 from mq9.clock import SystemClock
 from mq9.errors import Mq9Error
 from mq9.storage.commit import GroupCommit
+from mq9.storage.findings import Finding
 from mq9.storage.interface import Table
 from mq9.storage.lmdb_store import LmdbStore
+from mq9.storage.verify_child import check_directory
 from tests.storage import ledger
 
 BALLAST_BYTES = 64 * 1024
@@ -104,6 +109,26 @@ def touch(directory: str) -> None:
     say("ok")
 
 
+def inspect() -> None:
+    for line in sys.stdin:
+        directory = Path(line.strip())
+        findings: list[Finding] = []
+        check_directory(directory, findings.append)
+        say(f"verify {len(findings)}")
+        try:
+            store = open_store(str(directory))
+        except Mq9Error as failure:
+            say(f"refused {failure.code} {failure.text}")
+            continue
+        try:
+            wrong, damaged, missing = ledger.compare(store)
+            say(f"served {wrong} {damaged} {missing}")
+        except Mq9Error as failure:
+            say(f"refused {failure.code} {failure.text}")
+        finally:
+            store.close()
+
+
 if __name__ == "__main__":
-    programs: dict[str, Callable[..., None]] = {"storm": storm, "check": check, "hold": hold, "touch": touch}
+    programs: dict[str, Callable[..., None]] = {each.__name__: each for each in (storm, check, hold, touch, inspect)}
     programs[sys.argv[1]](*sys.argv[2:])

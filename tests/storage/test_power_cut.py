@@ -42,7 +42,7 @@ def replay(trace: Trace, directory: Path, cuts: int, seed: int) -> Counter[str]:
         for cut in powercut.power_cuts(trace, directory / "data", cuts, seed):
             cut.write_to(after)
             acknowledged = [int(number) for number in re.findall(rb"ack (\d+)", cut.output())]
-            answer = checker.ask(after)
+            [answer] = checker.ask(after)
             verdict, _, rest = answer.partition(" ")
             if verdict != "ok":
                 outcomes["refused: " + rest.partition(" ")[0]] += 1
