@@ -126,6 +126,8 @@ class Connection(asyncio.Protocol):
         self._out.clear()
         self._session.ended("client closed" if exc is None else str(exc))
         self._hub.closed(self)
+        # The session still knows its link; without this the two would wait for the garbage collector.
+        del self._session
 
     # --- called by the session ----------------------------------------------------------------------------------
 

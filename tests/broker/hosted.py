@@ -20,7 +20,7 @@ from broker_node.hub import Timing
 from broker_node.server import Server
 from mq9.settings import Settings
 from mq9.testing.clock import ManualClock
-from tests.support.raw import Closed, Frame, RawClient
+from tests.support.raw import RawClient
 
 HOST = "127.0.0.1"
 TIMEOUT_S = 20.0
@@ -133,13 +133,3 @@ class Hosted:
         if self._thread.is_alive():
             self.begin_drain()
         self.wait_stopped()
-
-
-def until_closed(client: RawClient) -> list[Frame]:
-    """Read to the end of the connection; the frames that came before it."""
-    frames: list[Frame] = []
-    try:
-        while True:
-            frames.append(client.frame())
-    except Closed:
-        return frames

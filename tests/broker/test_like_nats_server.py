@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.broker.hosted import HOST, Hosted, until_closed
+from tests.broker.hosted import HOST, Hosted
 from tests.support.nats_server import NatsServer
 from tests.support.raw import Frame, RawClient
 
@@ -78,7 +78,7 @@ def test_the_same_answers(hosted: Hosted, nats_server: NatsServer, name: str, ve
 
 def _rest(client: RawClient) -> list[Frame]:
     """What comes before the end; nats-server says INFO a second time."""
-    return [frame for frame in until_closed(client) if frame.verb != b"INFO"]
+    return [frame for frame in client.expect_closed() if frame.verb != b"INFO"]
 
 
 def _sorted(frames: list[Frame]) -> list[Frame]:
@@ -129,7 +129,7 @@ def test_both_close_on_malformed_lines_but_we_say_why(hosted: Hosted, nats_serve
     theirs.send(script)
     assert _rest(theirs) == []
     ours.send(script)
-    assert until_closed(ours) == [Frame(b"-ERR", payload=b"'Parser Error'")]
+    assert ours.expect_closed() == [Frame(b"-ERR", payload=b"'Parser Error'")]
 
 
 @pytest.mark.parametrize("connect", [b"CONNECT {bad\r\n", b'CONNECT {"verbose":"yes"}\r\n', b"CONNECT\r\n", b"CONNECT []\r\n"])
@@ -137,7 +137,7 @@ def test_both_close_on_a_bad_connect(hosted: Hosted, nats_server: NatsServer, co
     for port in (hosted.port, nats_server.port):
         with RawClient(HOST, port) as client:
             client.send(connect)
-            assert not [frame for frame in until_closed(client) if frame.verb in {b"+OK", b"PONG"}]
+            assert not [frame for frame in client.expect_closed() if frame.verb in {b"+OK", b"PONG"}]
 
 
 def test_connect_without_fields_is_verbose_as_theirs(hosted: Hosted, nats_server: NatsServer) -> None:

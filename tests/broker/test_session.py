@@ -7,7 +7,7 @@ import pytest
 from broker_node.hub import Timing
 from mq9.limits import PREAUTH_CONNECTIONS_PER_ADDRESS_MAX, SUBJECT_TOKENS_MAX
 from tests.broker.conftest import Host
-from tests.broker.hosted import Hosted, until_closed
+from tests.broker.hosted import Hosted
 from tests.support.raw import Closed, Frame
 
 
@@ -24,7 +24,7 @@ def _error(text: str) -> Frame:
 def test_any_verb_before_connect_ends_the_connection(hosted: Hosted, data: bytes) -> None:
     client = hosted.dial()
     client.send(data)
-    assert until_closed(client) == [_error("Authorization Violation")]
+    assert client.expect_closed() == [_error("Authorization Violation")]
 
 
 def test_a_client_that_never_says_connect_is_ended(hosted: Hosted) -> None:
@@ -33,7 +33,7 @@ def test_a_client_that_never_says_connect_is_ended(hosted: Hosted) -> None:
     hosted.pass_time(1.9)
     good.flush()
     hosted.pass_time(0.2)
-    assert until_closed(client) == [_error("Authentication Timeout")]
+    assert client.expect_closed() == [_error("Authentication Timeout")]
     assert good.flush() == []
 
 
@@ -43,20 +43,20 @@ def test_slow_bytes_do_not_buy_time_before_connect(hosted: Hosted) -> None:
         client.send(bytes([byte]))
         hosted.pass_time(0.1)
     hosted.pass_time(2)
-    assert until_closed(client) == [_error("Authentication Timeout")]
+    assert client.expect_closed() == [_error("Authentication Timeout")]
 
 
 def test_what_is_sent_before_connect_is_bounded(hosted: Hosted) -> None:
     client = hosted.dial()
     client.send(b"CONNECT {" + b" " * 4096)
-    assert until_closed(client) == [_error("Maximum Control Line Exceeded")]
+    assert client.expect_closed() == [_error("Maximum Control Line Exceeded")]
 
 
 def test_one_address_has_its_share_of_unauthenticated_connections(host: Host) -> None:
     hosted = host(max_connections=5)
     silent = [hosted.dial() for _ in range(5)]
     refused = hosted.dial(read_info=False)
-    assert until_closed(refused) == [_error("maximum connections exceeded")]
+    assert refused.expect_closed() == [_error("maximum connections exceeded")]
     silent[0].close()
     silent[1].connect()
     assert hosted.on_loop(lambda: hosted.server.hub.traffic.refused_connections) == 1
@@ -187,7 +187,7 @@ def test_control_characters_in_names_end_the_connection(hosted: Hosted, name: by
     for frame in (b"SUB %b 1\r\n", b"PUB %b 1\r\nx\r\n", b"PUB a %b 1\r\nx\r\n", b"SUB a %b 1\r\n", b"SUB a 1%b\r\n"):
         client = hosted.raw()
         client.send(frame % name)
-        assert until_closed(client) == [_error("Parser Error")]
+        assert client.expect_closed() == [_error("Parser Error")]
 
 
 def test_subscriptions_of_a_closed_connection_are_gone(hosted: Hosted) -> None:
@@ -216,7 +216,7 @@ def test_one_bad_client_disturbs_nobody(hosted: Hosted) -> None:
     ):
         bad = hosted.raw()
         bad.send(b"PUB a 2\r\nok\r\n" + junk)
-        until_closed(bad)
+        bad.expect_closed()
         assert [frame.payload for frame in good.flush()] == [b"ok"]
 
 
@@ -231,7 +231,7 @@ def test_a_silent_client_is_pinged_and_then_ended(host: Host) -> None:
         hosted.pass_time(10)
         assert client.frame() == Frame(b"PING")
     hosted.pass_time(10)
-    assert until_closed(client) == [_error("Stale Connection")]
+    assert client.expect_closed() == [_error("Stale Connection")]
 
 
 def test_a_client_that_answers_pings_stays(host: Host) -> None:
