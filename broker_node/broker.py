@@ -25,11 +25,11 @@ from broker_node.mailbox.reclaim import Reclaim
 from broker_node.mailbox.sending import Sending
 from broker_node.mailbox.walking import Walking
 from broker_node.permissions import PUBLIC_LIST
+from broker_node.push.directory import Directory
+from broker_node.push.wire import push_for
 from broker_node.router.client import Client
 from broker_node.router.core import CoreRouter
-from broker_node.router.directory import Directory
 from broker_node.router.dispatch import OLDER_ONLY, Request, command_table
-from broker_node.router.push import push_for
 from broker_node.router.sublist import Subscription
 from mq9.clock import Clock
 from mq9.errors import Mq9Error, error
@@ -101,13 +101,13 @@ class Broker:
         request = Request(client, tail, reply, header, payload, self.core.deliver)
         try:
             name = (parts[2], parts[3]) if len(parts) > 3 else (b"", b"")
-            handler = self._commands.get(name)
+            row = self._commands.get(name)
             if name in OLDER_ONLY:
                 request.is_older = True
                 client.dialect = client.dialect or 1
-            if handler is None:
+            if row is None or row.has_tail is not bool(tail):
                 raise error("UNKNOWN_COMMAND", subject=subject.decode("utf-8", "replace"))
-            handler(self, request)
+            row.handle(self, request)
         except Mq9Error as failure:
             self._refuse(request, subject, failure)
         except Exception:  # a bug in one command must not end the connection it came on, nor the loop

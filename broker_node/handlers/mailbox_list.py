@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from broker_node.push.wire import OLDER_NAMES
 from broker_node.router.dispatch import Request
-from broker_node.router.push import OLDER_NAMES
 from mq9.protocol.priority import NAMES
-from mq9.storage.layout import TIERS
 
 if TYPE_CHECKING:
     from broker_node.broker import Broker
@@ -26,7 +25,7 @@ def handle(broker: Broker, request: Request) -> None:
     names = OLDER_NAMES if request.client.dialect == 1 else NAMES
 
     def look() -> None:
-        merged = heapq.merge(*(broker.walking.tier(mailbox, tier, 0) for tier in range(TIERS)))
+        merged = heapq.merge(*(broker.walking.tier(mailbox, tier, 0) for tier in range(len(NAMES))))
         messages = [
             {
                 "msg_id": str(msg_id),

@@ -55,14 +55,14 @@ class Sending:
         """
         if options.idempotency_id and self.answered_before(mailbox, options.idempotency_id, done):
             return
-        self.check_room(mailbox, len(payload) + len(header))
+        older = self.older_of_key(mailbox, options.key) if options.key else None
+        self.check_room(mailbox, len(payload) + len(header), older)
         now_ms = self.boxes.clock.wall_ms()
         expires_ms = now_ms + options.ttl_ms if options.ttl_ms else 0
         message = StoredMessage(max(mailbox.last_ms, now_ms), expires_ms, header, options.key, options.tags, reply, payload)
         replaced = None
-        if options.key:
-            older = self.older_of_key(mailbox, options.key)
-            if older is not None and self.says_nothing_new(mailbox, older, options.tier, message, done):
+        if older is not None:
+            if self.says_nothing_new(mailbox, older, options.tier, message, done):
                 return
             replaced = self.replace(mailbox, older)
         msg_id = self.stage(mailbox, options.tier, message)
@@ -124,14 +124,15 @@ class Sending:
                 mailbox.staged_ids.pop(options.idempotency_id, None)
         done(failure, msg_id, False)
 
-    def check_room(self, mailbox: Mailbox, size: int) -> None:
+    def check_room(self, mailbox: Mailbox, size: int, older: OfKey | None = None) -> None:
+        """Raise STORAGE_FULL or MAILBOX_FULL when there is no room for `size` bytes more in place of `older`."""
         if not mailbox.shelf.writable:
             raise error("STORAGE_FULL")
         counts = mailbox.counts
-        if counts[0] + counts[1] + counts[2] + counts[3] + mailbox.delayed >= self.max_messages:
+        if counts[0] + counts[1] + counts[2] + counts[3] + mailbox.delayed >= self.max_messages and older is None:
             name = mailbox.address.decode("utf-8", "replace")
             raise error("MAILBOX_FULL", name=name, reason=f"{self.max_messages} messages")
-        if mailbox.bytes + size > self.max_bytes:
+        if mailbox.bytes + size - (older.row.size if older is not None else 0) > self.max_bytes:
             name = mailbox.address.decode("utf-8", "replace")
             raise error("MAILBOX_FULL", name=name, reason=f"{self.max_bytes} bytes")
 

@@ -8,7 +8,7 @@ socket, a frame or a transaction.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
@@ -66,8 +66,15 @@ class Request:
 Handler = Callable[["Broker", Request], None]
 
 
-def command_table() -> dict[tuple[bytes, bytes], Handler]:
-    """The two subject tokens after the prefix -> the handler. The only list of commands there is."""
+class Command(NamedTuple):
+    """A row of the table. `has_tail`: an address follows the command in the subject; else nothing may."""
+
+    handle: Handler
+    has_tail: bool = False
+
+
+def command_table() -> dict[tuple[bytes, bytes], Command]:
+    """The two subject tokens after the prefix -> the command. The only list of commands there is."""
     # Here and not at the top: handlers import Request from this module.
     from broker_node.handlers import (  # noqa: PLC0415
         mailbox_create,
@@ -85,16 +92,16 @@ def command_table() -> dict[tuple[bytes, bytes], Handler]:
     )
 
     return {
-        (b"MAILBOX", b"CREATE"): mailbox_create.handle,
-        (b"MAILBOX", b"INFO"): mailbox_info.handle,
-        (b"MAILBOX", b"LS"): mailbox_ls.handle,
-        (b"MAILBOX", b"REMOVE"): mailbox_remove.handle,
-        (b"MAILBOX", b"MSG"): mailbox_msg.handle,
-        (b"MAILBOX", b"LIST"): mailbox_list.handle,
-        (b"MAILBOX", b"DELETE"): mailbox_delete.handle,
-        (b"MSG", b"SEND"): msg_send.handle,
-        (b"MSG", b"FETCH"): msg_fetch.handle,
-        (b"MSG", b"ACK"): msg_ack.handle,
-        (b"MSG", b"QUERY"): msg_query.handle,
-        (b"MSG", b"DELETE"): msg_delete.handle,
+        (b"MAILBOX", b"CREATE"): Command(mailbox_create.handle),
+        (b"MAILBOX", b"INFO"): Command(mailbox_info.handle, has_tail=True),
+        (b"MAILBOX", b"LS"): Command(mailbox_ls.handle),
+        (b"MAILBOX", b"REMOVE"): Command(mailbox_remove.handle, has_tail=True),
+        (b"MAILBOX", b"MSG"): Command(mailbox_msg.handle, has_tail=True),
+        (b"MAILBOX", b"LIST"): Command(mailbox_list.handle, has_tail=True),
+        (b"MAILBOX", b"DELETE"): Command(mailbox_delete.handle, has_tail=True),
+        (b"MSG", b"SEND"): Command(msg_send.handle, has_tail=True),
+        (b"MSG", b"FETCH"): Command(msg_fetch.handle, has_tail=True),
+        (b"MSG", b"ACK"): Command(msg_ack.handle, has_tail=True),
+        (b"MSG", b"QUERY"): Command(msg_query.handle, has_tail=True),
+        (b"MSG", b"DELETE"): Command(msg_delete.handle, has_tail=True),
     }

@@ -1,10 +1,10 @@
 """A whole broker in this process, without sockets: commands in, replies out, time by hand.
 
-    broker = InProcessBroker()
-    alice = broker.client()
-    alice.command("MAILBOX.CREATE", {"name": "inbox"})
-    alice.send("inbox", b"hello", priority="urgent")
-    messages = alice.command("MSG.FETCH.inbox", {"group_name": "g", "deliver": "earliest"})["messages"]
+broker = InProcessBroker()
+alice = broker.client()
+alice.command("MAILBOX.CREATE", {"name": "inbox"})
+alice.send("inbox", b"hello", priority="urgent")
+messages = alice.command("MSG.FETCH.inbox", {"group_name": "g", "deliver": "earliest"})["messages"]
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from broker_node.broker import Broker
-from broker_node.router.push import SDK_NAME
+from broker_node.push.wire import SDK_NAME
 from broker_node.router.sublist import Subscription
 from mq9.settings import Settings
 from mq9.storage.interface import Store

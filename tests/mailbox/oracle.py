@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 TIERS = ("critical", "urgent", "normal", "low")
+LEASE_MS = 10_000
 
 
 @dataclass
@@ -27,6 +28,16 @@ class Held:
     until_ms: float  # the lease; 0: free
     not_before_ms: float = 0
     count: int = 0
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A FETCH of a group."""
+
+    owner: int
+    count: int
+    tags: tuple[str, ...]
+    hold: bool
 
 
 @dataclass
@@ -105,20 +116,20 @@ class Oracle:
         newest = max((mail.msg_id for mail in self.live(now_ms)), default=0)
         return newest - 1 if first and newest else self.last_id
 
-    def fetch(self, now_ms: float, name: str, owner: int, count: int, tags: tuple[str, ...], lease_ms: int, *, hold: bool) -> list[int]:
+    def fetch(self, now_ms: float, name: str, ask: Ask) -> list[int]:
         group = self.groups[name]
-        if not hold:
-            self.let_go(owner, [group])
+        if not ask.hold:
+            self.let_go(ask.owner, [group])
         ready = []
         for mail in self.live(int(now_ms)):
             held = group.held.get(mail.msg_id)
             busy = held is not None and max(held.until_ms, held.not_before_ms) > now_ms
-            if mail.msg_id > group.after and mail.msg_id not in group.confirmed and not busy and set(tags) <= set(mail.tags):
+            if mail.msg_id > group.after and mail.msg_id not in group.confirmed and not busy and set(ask.tags) <= set(mail.tags):
                 ready.append(mail)
-        batch = [mail.msg_id for mail in sorted(ready, key=lambda mail: (mail.tier, mail.msg_id))[:count]]
+        batch = [mail.msg_id for mail in sorted(ready, key=lambda mail: (mail.tier, mail.msg_id))[: ask.count]]
         for msg_id in batch:
             count_before = group.held[msg_id].count if msg_id in group.held else 0
-            group.held[msg_id] = Held(batch, owner, now_ms + lease_ms, count=count_before + 1)
+            group.held[msg_id] = Held(batch, ask.owner, now_ms + LEASE_MS, count=count_before + 1)
         return batch
 
     # --- confirming ---------------------------------------------------------------------------------------------

