@@ -40,6 +40,8 @@ from mq9.storage.verify import verify_directory
 
 log = logging.getLogger("mq9.storage")
 
+LMDB_LOCK_FILE: Final = "lock.mdb"
+_LMDB_LOCK_BYTES: Final = 16 * 1024  # LMDB needs 8 KiB for its 126 readers
 _NEW_DIRECTORY: Final = "new"  # a store is made in here and moved into place whole
 _COMMIT_OVERHEAD_BYTES: Final = 1024 * 1024  # of the root pages, the free list and what else a commit writes besides rows
 _DAMAGE: Final = (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.InvalidError, lmdb.VersionMismatchError)
@@ -122,7 +124,7 @@ class LmdbStore:
         """Make an empty data file under another name and move it into place: a crash leaves none or a whole one."""
         folder = self.directory / _NEW_DIRECTORY
         folder.mkdir(mode=0o700, exist_ok=True)
-        for name in (DATA_FILE, "lock.mdb"):
+        for name in (DATA_FILE, LMDB_LOCK_FILE):
             (folder / name).unlink(missing_ok=True)
         try:
             env = self._environment(folder, self._map_bytes)
@@ -136,7 +138,7 @@ class LmdbStore:
             if self._sync:
                 sync_directory(folder)
             (folder / DATA_FILE).rename(path)
-            (folder / "lock.mdb").unlink()
+            (folder / LMDB_LOCK_FILE).unlink()
             folder.rmdir()
             if self._sync:
                 sync_directory(self.directory)
@@ -145,6 +147,13 @@ class LmdbStore:
 
     def _environment(self, folder: Path, map_bytes: int) -> lmdb.Environment:
         """LMDB as this store uses it. Readahead stays on: a FETCH reads neighbours, and a cold start reads much."""
+        # LMDB writes its lock file through a mapping: without room on the disk that is SIGBUS. Allocated first, it is an
+        # error.
+        fd = os.open(folder / LMDB_LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.posix_fallocate(fd, 0, _LMDB_LOCK_BYTES)
+        finally:
+            os.close(fd)
         return lmdb.Environment(
             str(folder),
             map_size=map_bytes,
@@ -164,7 +173,7 @@ class LmdbStore:
             self._map_bytes *= 2
         try:
             self._env = self._environment(self.directory, self._map_bytes)
-        except lmdb.Error as failure:
+        except (OSError, lmdb.Error) as failure:
             raise _open_failure(failure, path) from failure
         try:
             self._tables = [self._env.open_db(table.name.encode(), create=False) for table in Table]
@@ -318,15 +327,13 @@ class LmdbStore:
         return error("STORAGE_FULL")
 
     def stat(self) -> StoreStat:
-        with self._map_lock, self._env.begin() as txn:
-            pages = sum(_pages(txn.stat(table)) for table in self._tables)
+        used = self._used_bytes()
         disk = os.statvfs(self.directory)
         free = disk.f_bavail * disk.f_frsize
         total = disk.f_blocks * disk.f_frsize
         reserve = self._reserve_bytes
         if reserve < 0:
             reserve = max(int(total * limits.DISK_RESERVE_FRACTION), limits.DISK_RESERVE_BYTES)
-        used = pages * self._page_bytes
         file = self._ballast.file_bytes()
         # Pages that were freed inside the file are room too: LMDB gives none back to the disk, and deleting must be able
         # to end the refusal.
@@ -338,10 +345,21 @@ class LmdbStore:
         enough = (free >= reserve and not starved) or inside >= self._reuse_bytes
         return StoreStat(used, file, free, total, writable=enough and not self._room_wanted and self._failure is None)
 
+    def _used_bytes(self) -> int:
+        """Bytes of the pages that hold rows; 0 when LMDB lets nobody read any more, as after a failed write of its meta page."""
+        try:
+            with self._map_lock, self._env.begin() as txn:
+                pages = sum(_pages(txn.stat(table)) for table in self._tables)
+        except lmdb.Error as failure:
+            self._failure = self._failure or _read_failure(failure, Table.META)
+            return 0
+        return pages * self._page_bytes
+
     def close(self) -> None:
         if self._closed:
             return
         self._closed = True
+        self._failure = self._failure or error("STORAGE_FAILED", reason=f"{self.directory} is closed")
         self._env.close()
         self._ballast.close()
         self._crash.disarm()

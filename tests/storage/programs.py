@@ -12,11 +12,17 @@ touch DIR
 inspect
     For each line of input, a directory that held the ledger: says `verify N` (findings), then opens and reads the store as
     a broker does and says `served WRONG DAMAGED MISSING`, or `refused CODE text`. The second line may never come.
+obey DIR
+    Holds the store in DIR and does what each line of input says: `commit` the next batch of the ledger, `read` and check
+    everything, or say whether the store is `writable`. Answers `error CODE text` when that fails.
+cramped DIR
+    Fills the store in DIR in a process that may map hardly more memory than it has; says what came of it.
 """
 
 from __future__ import annotations
 
 import os
+import resource
 import sys
 from collections import deque
 from collections.abc import Callable
@@ -26,7 +32,7 @@ from mq9.clock import SystemClock
 from mq9.errors import Mq9Error
 from mq9.storage.commit import GroupCommit
 from mq9.storage.findings import Finding
-from mq9.storage.interface import Table
+from mq9.storage.interface import Batch, Table
 from mq9.storage.lmdb_store import LmdbStore
 from mq9.storage.verify_child import check_directory
 from tests.storage import ledger
@@ -129,6 +135,53 @@ def inspect() -> None:
             store.close()
 
 
+def cramped(directory: str) -> None:
+    store = open_store(directory)
+    store.commit(one_row(b"first", 1000))
+    with Path("/proc/self/statm").open() as file:
+        mapped = int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    resource.setrlimit(resource.RLIMIT_AS, (mapped + 64 * 1024 * 1024, resource.RLIM_INFINITY))
+    number = 0
+    try:
+        for number in range(100):
+            store.commit(one_row(b"%d" % number, 8_000_000))
+    except Mq9Error as failure:
+        say(failure.code)
+    if store.get(Table.MESSAGE, b"first") is not None:
+        say("readable")
+    batch = Batch()
+    batch.delete(Table.MESSAGE, b"0")
+    store.commit(batch)
+    say("deleted")
+    store.close()
+
+
+def one_row(key: bytes, size: int) -> Batch:
+    batch = Batch()
+    batch.put(Table.MESSAGE, key, os.urandom(size))
+    return batch
+
+
+def obey(directory: str) -> None:
+    store = open_store(directory)
+    book = ledger.Ledger()
+    for line in sys.stdin:
+        order = line.strip()
+        try:
+            if order == "commit":
+                store.commit(book.next_batch())
+                say(f"committed {book.number}")
+            elif order == "read":
+                say(f"read {ledger.check(store)}")
+            else:
+                say(f"writable {store.stat().writable}")
+        except Mq9Error as failure:
+            say(f"error {failure.code} {failure.text}")
+    store.close()
+
+
 if __name__ == "__main__":
-    programs: dict[str, Callable[..., None]] = {each.__name__: each for each in (storm, check, hold, touch, inspect)}
+    programs: dict[str, Callable[..., None]] = {
+        each.__name__: each for each in (storm, check, hold, touch, inspect, cramped, obey)
+    }
     programs[sys.argv[1]](*sys.argv[2:])
