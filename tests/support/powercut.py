@@ -131,9 +131,9 @@ class Trace:
     mapped: set[str]  # files written through a mapping
 
     @classmethod
-    def parse(cls, trace_file: Path, root: Path) -> Trace:
-        """Read what strace wrote of a program that began with `root` absent or empty."""
-        return _Parser(str(root.resolve())).parse(trace_file)
+    def parse(cls, trace_file: Path, root: Path, cwd: Path | None = None) -> Trace:
+        """Read what strace wrote of a program that began with `root` absent or empty, in the working directory `cwd`."""
+        return _Parser(str(root.resolve()), (cwd or Path.cwd()).resolve()).parse(trace_file)
 
 
 _LINE = re.compile(r"^(\d+) +(?:<\.\.\. )?(\w+)(?:\(| resumed>)(.*)$")
@@ -165,8 +165,9 @@ class _Call(NamedTuple):
 class _Parser:
     """strace's text to events."""
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, cwd: Path) -> None:
         self.root = root
+        self.cwd = cwd
         self.events: list[Event] = []
         self.mapped: set[str] = set()
         self.moment = 0
@@ -238,8 +239,8 @@ class _Parser:
         rest = call.arguments
         while (string := _STRING.search(rest)) is not None:
             directory = _DIRECTORY.match(rest)
-            base = _path(directory[1]) if directory else str(Path.cwd())
-            found.append(str(Path(base) / _path(string[1])))
+            base = Path(_path(directory[1])) if directory else self.cwd
+            found.append(str(base / _path(string[1])))
             rest = rest[string.end() :].removeprefix(", ")
         return found
 
