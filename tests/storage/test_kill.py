@@ -14,23 +14,24 @@ ROUNDS = 12
 LONG_ROUNDS = 300
 
 
+def storm_and_kill(directory: Path, acknowledgements: int, *options: str) -> int:
+    """Kill a storm that has acknowledged so many commits; the number of the last one it acknowledged."""
+    storm = subprocess.Popen(command("storm", str(directory), "1000000", *options), cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    with storm:
+        assert storm.stdout is not None
+        lines = [storm.stdout.readline() for _ in range(acknowledgements)]
+        storm.kill()
+        lines += storm.stdout  # what it acknowledged before the signal came
+    return max(int(line.removeprefix("ack ")) for line in lines if line.endswith("\n"))
+
+
 def kill_rounds(directory: Path, rounds: int, *options: str) -> int:
-    """Start the storm, let it acknowledge a while, kill it, check: again and again. Returns the commits acknowledged."""
+    """Storm, kill, check: again and again. Returns the commits acknowledged."""
     rng = random.Random(3)
     acknowledged = 0
     with Checker() as checker:
         for _ in range(rounds):
-            storm = subprocess.Popen(
-                command("storm", str(directory), "1000000", *options), cwd=ROOT, stdout=subprocess.PIPE, text=True
-            )
-            with storm:
-                assert storm.stdout is not None
-                for _ in range(rng.randint(1, 80)):
-                    acknowledged = int(storm.stdout.readline().removeprefix("ack "))
-                storm.kill()
-                for line in storm.stdout:  # acknowledged between the last line read and the end
-                    if line.endswith("\n"):
-                        acknowledged = int(line.removeprefix("ack "))
+            acknowledged = storm_and_kill(directory, rng.randint(1, 80), *options)
             [answer] = checker.ask(directory)
             assert answer.startswith("ok "), answer
             found = int(answer.removeprefix("ok "))
