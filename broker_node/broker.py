@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from broker_node.counters import Counters
+from broker_node.handlers.mailbox_info import describe
 from broker_node.loop_hooks import Cancellable, LoopHooks
 from broker_node.mailbox.acking import Acking
 from broker_node.mailbox.dead_letters import DeadLetters
@@ -33,7 +36,8 @@ from broker_node.router.dispatch import OLDER_ONLY, Request, command_table
 from broker_node.router.sublist import Subscription
 from mq9.clock import Clock
 from mq9.errors import Mq9Error, error
-from mq9.limits import STAGED_BYTES_MAX
+from mq9.limits import RECLAIM_TICK_S, STAGED_BYTES_MAX
+from mq9.registry.registry import Registry
 from mq9.settings import Settings
 from mq9.storage.commit import GroupCommit
 from mq9.storage.interface import Store
@@ -76,6 +80,7 @@ class Broker:
         self.pushing = Pushing(self.mailboxes, self.fetching, self.acking, hooks.call_soon)
         self.directory = Directory(self.mailboxes)
         self._pushes: dict[Subscription, Push] = {}
+        self.registry = Registry(self.durable.store, self.durable.commit, clock, settings, hooks.call_soon_threadsafe)
         self.reclaim = Reclaim(self.mailboxes, self.deleting)
         self._commands = command_table()
         self._timers = self.mailboxes.timers
@@ -135,6 +140,26 @@ class Broker:
 
         mailbox.shelf.commit.then(settled)
 
+    def mailz(self, offset: int, limit: int) -> dict[str, Any]:
+        """Mailboxes in use, for the monitor: those in memory, the busiest kind there is. Addresses are secrets, so private
+        ones are shown by id only."""
+        active = list(islice(self.mailboxes.active.values(), offset, offset + limit))
+        return {
+            "mailboxes_total": self.durable.mailboxes + self.memory.mailboxes,
+            "active": len(self.mailboxes.active),
+            "offset": offset,
+            "limit": limit,
+            "mailboxes": [self._shown(mailbox) for mailbox in active],
+        }
+
+    def _shown(self, mailbox: Mailbox) -> dict[str, Any]:
+        shown = describe(self, mailbox)
+        if not mailbox.definition.public:
+            shown["mail_address"] = ""
+        oldest = self.walking.oldest(mailbox)
+        age_s = max(0, self.clock.wall_ms() - oldest.create_ms) / 1000 if oldest is not None else 0.0
+        return {"id": mailbox.id, **shown, "oldest_age_s": age_s, "waiting": len(mailbox.waiters)}
+
     # --- Clients ----------------------------------------------------------------------------------------------
 
     def client_closed(self, client: Client) -> None:
@@ -172,8 +197,15 @@ class Broker:
     # --- Time -------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Begin to reclaim, and to run timers."""
-        self.reclaim.start()
+        """Take up what is stored, and begin to reclaim."""
+        self.registry.start()
+        self._tick()
+
+    def _tick(self) -> None:
+        """A few times a second: a bounded step of everything that is over."""
+        self.reclaim.step()
+        self.registry.tick(self.clock.wall_ms())
+        self._timers.at(self.clock.monotonic_s() + RECLAIM_TICK_S, self._tick)
 
     def _arm(self, deadline_s: float) -> None:
         """The earliest timer has changed: have the loop call when it is due."""
@@ -199,6 +231,8 @@ class Broker:
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
+        self.registry.close()
+        self.fetching.close()
         for shelf in (self.durable, self.memory):
             shelf.commit.close()
             shelf.store.close()

@@ -36,7 +36,9 @@ class Connection(asyncio.Protocol):
         "_hub",
         "_out",
         "_progress_s",
+        "_raw",
         "_session",
+        "_taken",
         "_tls",
         "_transport",
         "_unsent",
@@ -54,10 +56,12 @@ class Connection(asyncio.Protocol):
         self._handshaking = False
         self.expects_tls = tls is not None
         self._transport: asyncio.Transport | None = None
+        self._raw: asyncio.Transport | None = None  # below TLS
         self._session: Session
         self._out: list[bytes] = []  # whole frames, not written yet
         self._unsent = 0  # bytes the transport holds because the socket did not take them; 0: writing is possible
-        self._progress_s = 0.0  # when the socket last took something of them
+        self._taken = 0  # bytes the socket had taken when the hub last looked
+        self._progress_s = 0.0  # when that last became more
         self._deadline_s = 0.0  # when a closing connection is cut
         self._crowded_at = READ_PAUSE_PENDING_BYTES  # pending bytes above which `send` takes a closer look
         self.pending = 0  # bytes in _out and in the transport
@@ -88,8 +92,10 @@ class Connection(asyncio.Protocol):
 
     def secured(self, transport: asyncio.Transport) -> None:
         """The TLS handshake is done; everything from now on goes through `transport`."""
+        self._raw = self._transport
         self._transport = transport
-        transport.set_write_buffer_limits(0)
+        # Not zero: the TLS layer pauses at "at least", and would then wait for an end that has come already.
+        transport.set_write_buffer_limits(1, 0)
         self.is_tls = True
         self._handshaking = False
         self._session.secured()
@@ -106,16 +112,13 @@ class Connection(asyncio.Protocol):
         return False
 
     def pause_writing(self) -> None:
-        assert self._transport is not None
-        self._unsent = self._transport.get_write_buffer_size() or 1
+        self._unsent = self._held() or 1
         self.pending += self._unsent
-        self._progress_s = self._hub.clock.monotonic_s()
-        self._hub.stalled.add(self)
+        self._watch()
 
     def resume_writing(self) -> None:
         self.pending -= self._unsent
         self._unsent = 0
-        self._hub.stalled.discard(self)
         self.flush()
         if self.is_writable:
             self._session.writable()
@@ -151,6 +154,8 @@ class Connection(asyncio.Protocol):
             self.pending = 0
             self.out_bytes += len(data)
             self._transport.write(data)  # calls pause_writing, which counts again what was not taken
+            if self._raw is not None and self._raw.get_write_buffer_size():
+                self._watch()  # what is encrypted already may stall without the TLS layer noticing
         if self.stopped and not self.closing and self.is_writable:
             self.stopped = False
             self._session.resume()
@@ -189,7 +194,7 @@ class Connection(asyncio.Protocol):
         self._crowded_at = -1
         self._hub.stalled.discard(self)
         self._hub.closing.add(self)
-        wait_s = self._hub.timing.linger_s if not self._transport.get_write_buffer_size() else self._hub.settings.write_deadline_s
+        wait_s = self._hub.settings.write_deadline_s if self._held() else self._hub.timing.linger_s
         self._deadline_s = self._hub.clock.monotonic_s() + wait_s
         if error and self._transport.can_write_eof():
             self._transport.write_eof()
@@ -205,6 +210,19 @@ class Connection(asyncio.Protocol):
     def resume_reading(self) -> None:
         if self._transport is not None and not self.closing:
             self._transport.resume_reading()
+
+    def _held(self) -> int:
+        """Bytes that the transport, and the one below TLS, hold because the socket did not take them."""
+        assert self._transport is not None
+        below = self._raw.get_write_buffer_size() if self._raw is not None else 0
+        return self._transport.get_write_buffer_size() + below
+
+    def _watch(self) -> None:
+        """Have the hub look whether the socket takes something."""
+        if self not in self._hub.stalled:
+            self._hub.stalled.add(self)
+            self._taken = self.out_bytes - self._held()
+            self._progress_s = self._hub.clock.monotonic_s()
 
     def _crowded(self) -> None:
         """A lot is waiting, or the connection is closing."""
@@ -230,16 +248,22 @@ class Connection(asyncio.Protocol):
 
     def check_progress(self, now: float) -> None:
         """Abort a socket that has taken nothing of what waits for longer than the write deadline."""
-        assert self._transport is not None
-        left = self._transport.get_write_buffer_size()
-        if left < self._unsent:
-            self.pending -= self._unsent - left
+        left = self._held()
+        if self._unsent:
+            self.pending += (left or 1) - self._unsent
             self._unsent = left or 1
+        elif not left:
+            self._hub.stalled.discard(self)
+            return
+        # Counted from what was written, so that a growing queue in front of a slow socket does not look like a dead one.
+        taken = self.out_bytes - left
+        if taken > self._taken:
+            self._taken = taken
             self._progress_s = now
         elif now - self._progress_s >= self._hub.settings.write_deadline_s:
             self._hub.traffic.write_timeouts += 1
             log.info("closing %s: nothing of %d bytes taken for %g s", self._session.label, left, now - self._progress_s)
-            self._transport.abort()
+            self.abort()
 
     def check_closed(self, now: float) -> None:
         """Cut a closing connection whose client does not go."""

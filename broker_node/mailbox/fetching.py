@@ -314,6 +314,16 @@ class Fetching:
             if group.end_leases_of(owner):
                 self.wake(mailbox)
 
+    def close(self) -> None:
+        """The broker stops: those who wait are told to ask again, elsewhere or later."""
+        failure = error("UNAVAILABLE", reason="the broker is stopping")
+        for waiters in list(self.waiters_of.values()):
+            for waiter in list(waiters):
+                answer = self._end_wait(waiter)
+                if answer is not None:
+                    waiter.mailbox.waiters.remove(waiter)
+                    answer(failure, [])
+
     def _mailbox_removed(self, mailbox: Mailbox) -> None:
         failure = error("MAILBOX_NOT_FOUND", name=mailbox.address.decode("utf-8", "replace"))
         waiters = list(mailbox.waiters)

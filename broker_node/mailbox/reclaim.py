@@ -8,14 +8,13 @@ million rows that expire at once cost many small commits and not one long pause.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from typing import Final
 
 from broker_node.mailbox.deleting import Deleting
-from broker_node.mailbox.mailboxes import Mailboxes, ignore
+from broker_node.mailbox.mailboxes import Mailboxes
 from broker_node.mailbox.model import Doomed, Shelf
 from mq9.errors import Mq9Error, StorageError
-from mq9.limits import RECLAIM_PER_TICK, RECLAIM_TICK_S
+from mq9.limits import RECLAIM_PER_TICK
 from mq9.storage.interface import Table
 from mq9.storage.layout import (
     ExpiryKind,
@@ -35,19 +34,12 @@ _OF_MAILBOX: Final = (Table.MESSAGE, Table.KEY, Table.DEDUP, Table.DELAYED, Tabl
 
 
 class Reclaim:
-    """See the module. `step` is its whole behaviour; `start` makes it run every RECLAIM_TICK_S."""
+    """See the module. Its owner calls `step` every RECLAIM_TICK_S."""
 
     def __init__(self, boxes: Mailboxes, deleting: Deleting) -> None:
         self.boxes = boxes
         self.deleting = deleting
         self.busy: dict[int, bool] = {}  # id of a shelf -> its last step is not durable yet
-        # Other rooms may expire things of their own: called with the key in the EXPIRY row, in the open batch's turn.
-        self.expire_agent: Callable[[bytes], None] = ignore
-
-    def start(self) -> None:
-        """Run a step now and then until the timers stop."""
-        self.step()
-        self.boxes.timers.at(self.boxes.clock.monotonic_s() + RECLAIM_TICK_S, self.start)
 
     def step(self) -> None:
         """At most RECLAIM_PER_TICK rows of each shelf go into its open batch."""
@@ -82,8 +74,6 @@ class Reclaim:
                 self._expire_dedup(shelf, what)
             elif kind == ExpiryKind.MAILBOX:
                 self._expire_mailbox(shelf, what)
-            elif kind == ExpiryKind.AGENT:
-                self.expire_agent(what)
         return len(rows)
 
     def _expire_message(self, shelf: Shelf, row_key: bytes) -> None:

@@ -113,6 +113,11 @@ class Walking:
                 until_id = msg_id - 1
         return newest
 
+    def oldest(self, mailbox: Mailbox) -> StoredMessage | None:
+        """The live message that has been there longest, or None."""
+        firsts = (next(self.tier(mailbox, tier, 0), None) for tier in range(TIERS))
+        return min((first[2] for first in firsts if first is not None), key=lambda message: message.create_ms, default=None)
+
     def first_id_at(self, mailbox: Mailbox, moment_ms: int) -> int:
         """The smallest id whose message was created at or after `moment_ms`; one past the last when there is none.
 

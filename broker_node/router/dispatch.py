@@ -77,6 +77,10 @@ def command_table() -> dict[tuple[bytes, bytes], Command]:
     """The two subject tokens after the prefix -> the command. The only list of commands there is."""
     # Here and not at the top: handlers import Request from this module.
     from broker_node.handlers import (  # noqa: PLC0415
+        agent_discover,
+        agent_register,
+        agent_report,
+        agent_unregister,
         mailbox_create,
         mailbox_delete,
         mailbox_info,
@@ -104,4 +108,8 @@ def command_table() -> dict[tuple[bytes, bytes], Command]:
         (b"MSG", b"ACK"): Command(msg_ack.handle, has_tail=True),
         (b"MSG", b"QUERY"): Command(msg_query.handle, has_tail=True),
         (b"MSG", b"DELETE"): Command(msg_delete.handle, has_tail=True),
+        (b"AGENT", b"REGISTER"): Command(agent_register.handle),
+        (b"AGENT", b"REPORT"): Command(agent_report.handle),
+        (b"AGENT", b"UNREGISTER"): Command(agent_unregister.handle),
+        (b"AGENT", b"DISCOVER"): Command(agent_discover.handle),
     }

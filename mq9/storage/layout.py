@@ -49,7 +49,6 @@ class ExpiryKind(IntEnum):
     MESSAGE = 1  # mailbox u64 | tier u8 | msg_id u64
     MAILBOX = 2  # mailbox u64 | slot u16 | address
     DEDUP = 3  # the DEDUP key
-    AGENT = 4  # the AGENT key
 
 
 def slot_of(name: bytes, slots: int = SLOTS) -> int:
