@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from broker_node.counters import Counters
 from broker_node.handlers.mailbox_info import describe
@@ -32,7 +32,7 @@ from broker_node.push.directory import Directory
 from broker_node.push.wire import push_for
 from broker_node.router.client import Client
 from broker_node.router.core import CoreRouter
-from broker_node.router.dispatch import OLDER_ONLY, Request, command_table
+from broker_node.router.dispatch import OLDER_ONLY, Handler, Request, command_table
 from broker_node.router.sublist import Subscription
 from mq9.clock import Clock
 from mq9.errors import Mq9Error, error
@@ -46,12 +46,19 @@ from mq9.storage.memory_store import MemoryStore
 
 log = logging.getLogger("mq9.broker")
 
+_ROUTES_MAX: Final = 65_536  # subjects remembered
+
 
 def open_store(settings: Settings) -> Store:
     """The durable store the settings ask for. Raises an Mq9Error that says what is wrong with the directory."""
     if settings.storage == "memory":
         return MemoryStore()
     return LmdbStore(Path(settings.data_dir), sync=settings.sync, reserve_bytes=settings.disk_reserve, crash_marker=True)
+
+
+def _unknown_command(broker: Broker, request: Request) -> None:
+    """What answers a subject that is no command; the whole subject is in `tail`."""
+    raise error("UNKNOWN_COMMAND", subject=request.tail.decode("utf-8", "replace"))
 
 
 class Broker:
@@ -83,6 +90,7 @@ class Broker:
         self.registry = Registry(self.durable.store, self.durable.commit, clock, settings, hooks.call_soon_threadsafe)
         self.reclaim = Reclaim(self.mailboxes, self.deleting)
         self._commands = command_table()
+        self._routes: dict[bytes, tuple[Handler, bytes, bool]] = {}
         self._timers = self.mailboxes.timers
         self._timers.on_earlier = self._arm
 
@@ -101,23 +109,35 @@ class Broker:
     def command(self, client: Client, subject: bytes, reply: bytes, header: bytes, payload: bytes) -> None:
         """Carry out one mq9 command. Never raises: what goes wrong is answered on `reply`, or logged if there is none."""
         self.counters.commands += 1
-        parts = subject.split(b".", 4)  # $mq9, AI, noun, verb, tail
-        tail = parts[4] if len(parts) > 4 else b""
+        handle, tail, is_older = self._routes.get(subject) or self._route(subject)
         request = Request(client, tail, reply, header, payload, self.core.deliver)
+        if is_older:
+            request.is_older = True
+            client.dialect = client.dialect or 1
         try:
-            name = (parts[2], parts[3]) if len(parts) > 3 else (b"", b"")
-            row = self._commands.get(name)
-            if name in OLDER_ONLY:
-                request.is_older = True
-                client.dialect = client.dialect or 1
-            if row is None or row.has_tail is not bool(tail):
-                raise error("UNKNOWN_COMMAND", subject=subject.decode("utf-8", "replace"))
-            row.handle(self, request)
+            handle(self, request)
         except Mq9Error as failure:
             self._refuse(request, subject, failure)
         except Exception:  # a bug in one command must not end the connection it came on, nor the loop
             log.exception("a bug in the handler of %r", subject)
             self._refuse(request, subject, error("INTERNAL"))
+
+    def _route(self, subject: bytes) -> tuple[Handler, bytes, bool]:
+        """The handler of a subject, what follows the command in it, and whether only the older dialect has the command.
+
+        Remembered, because the same few subjects come again and again.
+        """
+        parts = subject.split(b".", 4)  # $mq9, AI, noun, verb, tail
+        tail = parts[4] if len(parts) > 4 else b""
+        name = (parts[2], parts[3]) if len(parts) > 3 else (b"", b"")
+        command = self._commands.get(name)
+        if command is None or command.has_tail is not bool(tail):
+            return _unknown_command, subject, name in OLDER_ONLY
+        route = (command.handle, tail, name in OLDER_ONLY)
+        if len(self._routes) >= _ROUTES_MAX:
+            self._routes.clear()
+        self._routes[subject] = route
+        return route
 
     def _refuse(self, request: Request, subject: bytes, failure: Mq9Error) -> None:
         self.counters.refused += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from broker_node.router.dispatch import Request
@@ -18,21 +19,13 @@ def handle(broker: Broker, request: Request) -> None:
     header = request.header
     options = parse_send_headers(header) if header else NO_OPTIONS
     door = broker.delayed if options.delay_ms else broker.sending
-    door.send(mailbox, options, header, request.reply_to, request.payload, _Answer(request))
+    door.send(mailbox, options, header, request.reply_to, request.payload, partial(_answer, request))
 
 
-class _Answer:
-    """Answers one SEND. An object with a slot instead of a closure: it is made for every message."""
-
-    __slots__ = ("request",)
-
-    def __init__(self, request: Request) -> None:
-        self.request = request
-
-    def __call__(self, failure: Mq9Error | None, msg_id: int, duplicate: bool) -> None:
-        if failure is not None:
-            self.request.fail(failure)
-        elif duplicate:
-            self.request.respond(b'{"error":"","msg_id":%d,"duplicate":true}' % msg_id)
-        else:
-            self.request.respond(b'{"error":"","msg_id":%d}' % msg_id)
+def _answer(request: Request, failure: Mq9Error | None, msg_id: int, duplicate: bool) -> None:
+    if failure is not None:
+        request.fail(failure)
+    elif duplicate:
+        request.respond(b'{"error":"","msg_id":%d,"duplicate":true}' % msg_id)
+    else:
+        request.respond(b'{"error":"","msg_id":%d}' % msg_id)

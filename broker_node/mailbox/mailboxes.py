@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from broker_node.counters import Counters
-from broker_node.mailbox.model import EMPTY_STATE, Definition, Mailbox, Shelf
+from broker_node.mailbox.model import EMPTY_STATE, NEVER_MS, Definition, Mailbox, Shelf
 from broker_node.mailbox.timers import TimerHeap
 from mq9.clock import Clock
 from mq9.errors import Mq9Error, StorageError, error
@@ -70,7 +70,7 @@ class Mailboxes:
             mailbox = self._load(address)
             if mailbox is None:
                 return None
-        if mailbox.expires_ms <= self.clock.wall_ms():
+        if mailbox.expires_ms != NEVER_MS and mailbox.expires_ms <= self.clock.wall_ms():
             return None
         return mailbox
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 _COUNTERS: Final = struct.Struct(">QQ")  # the META row of a shelf: last mailbox sequence, live mailboxes
 
+NEVER_MS: Final = 1 << 62
+
 # The handler's view of who asked: a connection id. 0 is the broker itself.
 Owner = int
 
@@ -162,7 +164,7 @@ class Mailbox:
         self.address = address
         self.definition = definition
         self.id = definition.mailbox
-        self.expires_ms = definition.expires_ms or 1 << 62
+        self.expires_ms = definition.expires_ms or NEVER_MS
         self.shelf = shelf
         self.last_id = state.last_id
         self.visible_id = state.last_id

@@ -32,7 +32,17 @@ class CoreRouter:
 
     def deliver(self, subject: bytes, reply: bytes, header: bytes, payload: bytes) -> int:
         """Publish as the broker. Returns the number of receivers."""
-        return max(0, self.publish(subject, reply, header, payload, None))
+        found = self.sublist.match(subject)
+        if found is None:
+            return 0
+        for sub in found.plain:
+            sub.client.receive(sub, subject, reply, header, payload)
+        if not found.queues:
+            return len(found.plain)
+        for members in found.queues:
+            chosen = members[int(self._random() * len(members))]
+            chosen.client.receive(chosen, subject, reply, header, payload)
+        return len(found.plain) + len(found.queues)
 
     def publish(self, subject: bytes, reply: bytes, header: bytes, payload: bytes, not_to: Receiver | None) -> int:
         """Hand a message to everyone it is for, except to `not_to` (a publisher that wants no echo).

@@ -46,6 +46,8 @@ def unseal(key: bytes, value: bytes, version: int = VERSION) -> bytes:
 def pack_message(key: bytes, message: StoredMessage) -> bytes:
     """The sealed record of `message` under the row key `key`."""
     create_ms, expires_ms, header, mq9_key, tags, reply, payload = message
+    if not header:  # then there is no key and there are no tags either: they come from headers
+        return seal(key, _MESSAGE.pack(create_ms, expires_ms, 0, 0, 0, len(reply)) + reply + payload)
     head = _MESSAGE.pack(create_ms, expires_ms, len(header), len(mq9_key), len(tags), len(reply))
     return seal(key, b"".join((head, header, mq9_key, tags, reply, payload)))
 
@@ -62,9 +64,10 @@ def unpack_message(key: bytes, value: bytes) -> StoredMessage:
         create_ms, expires_ms, header_len, key_len, tags_len, reply_len = _MESSAGE.unpack_from(body)
     except struct.error:
         raise error("DATA_DAMAGED", reason=f"message {key.hex()} is cut short") from None
-    if not header_len and not reply_len:
-        return StoredMessage(create_ms, expires_ms, b"", b"", b"", b"", body[_MESSAGE_BYTES:])
     at = _MESSAGE_BYTES
+    if not header_len:
+        start = at + reply_len
+        return StoredMessage(create_ms, expires_ms, b"", b"", b"", body[at:start], body[start:])
     header_end = at + header_len
     key_end = header_end + key_len
     tags_end = key_end + tags_len
