@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[2]
 CODE = ("mq9", "broker_node", "meta_service")  # what users install
 SUPPORT = ("tests", "bench", "scripts")
 SKIPPED = {"__pycache__", "node_modules", "target", "build", "dist", "mq9-data"}
+GENERATED = ("_pb2.py", "_pb2_grpc.py")  # made from proto/, read by nobody
 TEXT_SUFFIXES = {
     ".c", ".cfg", ".go", ".html", ".java", ".js", ".json", ".lock", ".md", ".mjs", ".mod", ".proto", ".py", ".rs", ".sh", ".sum",
     ".toml", ".ts", ".txt", ".xml", ".yaml", ".yml", "",
@@ -56,6 +57,8 @@ def python(*folders: str) -> tuple[Source, ...]:
             continue
         for path in _files(ROOT / folder):
             first_line = b"" if path.suffix else path.read_bytes()[:40]
+            if path.name.endswith(GENERATED):
+                continue
             if path.suffix == ".py" or (first_line.startswith(b"#!") and b"python" in first_line):
                 text = path.read_text()
                 found.append(Source(path.relative_to(ROOT).as_posix(), text, ast.parse(text, str(path))))

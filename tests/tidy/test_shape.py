@@ -79,9 +79,10 @@ def _parameters(function: Function) -> int:
 
 
 def _may_have_many(where: str, function: Function) -> bool:
-    """A test takes its fixtures and cases; a Typer command declares each option as an Annotated parameter."""
+    """A test takes its fixtures and cases, a Hypothesis rule its draws; a Typer command declares each option as a parameter."""
     is_command = where.startswith("mq9/cli/") and any("Annotated" in ast.unparse(arg) for arg in function.args.args)
-    return is_command or function.name.startswith("test_")
+    is_rule = any(ast.unparse(decorator).startswith("rule(") for decorator in function.decorator_list)
+    return is_command or is_rule or function.name.startswith("test_")
 
 
 def test_parameters() -> None:

@@ -1,0 +1,85 @@
+"""The documents say what the code says: tables are the code's, fields and commands are all named, links lead somewhere."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from broker_node.router.dispatch import command_table
+from mq9.protocol import requests
+from scripts.docs_tables import pages, rewritten
+from tests.tidy.sources import ROOT
+
+DOCUMENTS = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
+def test_tables_are_the_codes(page: Path) -> None:
+    """If not: make docs."""
+    text = page.read_text()
+    assert text == rewritten(text)
+
+
+def test_every_table_is_in_a_page() -> None:
+    from scripts.docs_tables import MARKED, TABLES  # noqa: PLC0415  only this test looks at them
+
+    assert {match["name"] for page in pages() for match in MARKED.finditer(page.read_text())} == TABLES.keys()
+
+
+def test_every_command_has_its_handler_file_and_the_other_way_round() -> None:
+    files = {path.stem for path in (ROOT / "broker_node" / "handlers").glob("*_*.py")}
+    commands = {"_".join(token.decode().lower() for token in noun_verb) for noun_verb in command_table()}
+    modules = {command.handle.__module__.rpartition(".")[2] for command in command_table().values()}
+    assert commands == modules
+    # A file may hold what several handlers share; it then has no `handle`.
+    assert {name for name in files if "def handle(" in (ROOT / f"broker_node/handlers/{name}.py").read_text()} == modules
+
+
+def test_every_request_field_is_in_the_protocol_page() -> None:
+    text = (ROOT / "docs" / "protocol.md").read_text()
+    structs = [value for value in vars(requests).values() if isinstance(value, type) and issubclass(value, msgspec.Struct)]
+    missing = {
+        f"{struct.__name__}.{field}"
+        for struct in structs
+        for field in struct.__struct_fields__
+        if not re.search(rf"`(?:config\.)?{field}[`.]", text)
+    }
+    assert not missing
+
+
+def test_every_limit_has_its_reason() -> None:
+    from scripts.docs_tables import _limit_lines  # noqa: PLC0415  only this test looks at them
+
+    assert not [name for _, name, reason in _limit_lines() if not reason]
+
+
+def test_links_lead_somewhere() -> None:
+    broken = []
+    for document in DOCUMENTS:
+        for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", document.read_text()):
+            if "://" not in target and not (document.parent / target).exists():
+                broken.append(f"{document.name}: {target}")
+    assert not broken
+
+
+def test_files_that_documents_name_are_there() -> None:
+    """Paths in backticks that look like files of ours."""
+    gone = []
+    for document in DOCUMENTS:
+        for path in re.findall(r"`((?:mq9|broker_node|tests|docs|scripts|bench)/[\w./-]+)`", document.read_text()):
+            if not (ROOT / path).exists():
+                gone.append(f"{document.name}: {path}")
+    assert not gone
+
+
+def test_architecture_is_short() -> None:
+    assert (ROOT / "ARCHITECTURE.md").read_text().count("\n") < 300
+
+
+def test_readme_begins_with_the_two_commands() -> None:
+    first_block = re.search(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert first_block is not None
+    assert [line.split("#")[0].strip() for line in first_block[1].splitlines()] == ["make run", "make test"]
