@@ -52,7 +52,7 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, hub: Hub, tls: ssl.SSLContext | None = None) -> None:
         self._hub = hub
-        self._tls = tls
+        self._tls = tls  # until INFO is said
         self._handshaking = False
         self.expects_tls = tls is not None
         self._transport: asyncio.Transport | None = None
@@ -82,28 +82,41 @@ class Connection(asyncio.Protocol):
             self._transport.close()
             self.closing = self.stopped = True
             return
-        self._session.send_info()
-        if self._tls is not None:
-            # Nothing more in clear: the client's next bytes are its ClientHello, which is for the TLS layer to read.
-            self._transport.pause_reading()
-            self.flush()
+        if self._tls is None:
+            self._session.send_info()
+        else:
             self._handshaking = True
             self._hub.upgrade(self, self._transport, self._tls)
 
+    def greet_in_clear(self) -> None:
+        """Before TLS: say INFO, which is what the client waits for before its ClientHello, with reading paused.
+
+        Not in `connection_made`, because uvloop starts reading after that whatever the protocol did: the ClientHello could
+        be read here, where nobody understands it.
+        """
+        assert self._transport is not None
+        self._transport.pause_reading()
+        self._transport.write(self._hub.info_for(self._session))
+        self._tls = None
+
     def secured(self, transport: asyncio.Transport) -> None:
         """The TLS handshake is done; everything from now on goes through `transport`."""
+        self._handshaking = False
+        if self.closing:  # the client went away in between
+            transport.abort()
+            return
         self._raw = self._transport
         self._transport = transport
         # Not zero: the TLS layer pauses at "at least", and would then wait for an end that has come already.
         transport.set_write_buffer_limits(1, 0)
         self.is_tls = True
-        self._handshaking = False
         self._session.secured()
-        if self.closing:
-            transport.abort()
+        self.flush()  # a quick client has been heard, and answered, already
 
     def data_received(self, data: bytes) -> None:
-        if not self.closing:
+        if self._tls is not None:
+            self.abort()  # a client that does not wait for INFO does not speak NATS
+        elif not self.closing:
             self._session.received(data)
 
     def eof_received(self) -> bool:

@@ -67,7 +67,7 @@ class Server:
     # --- starting -----------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Serve. Raises OSError, ssl.SSLError or an Mq9Error when that is not possible; nothing is left open then."""
+        """Serve. Raises OSError or an Mq9Error when that is not possible; nothing is left open then."""
         self._loop = asyncio.get_running_loop()
         settings = self.settings
         context = server_context(settings)
@@ -153,6 +153,7 @@ class Server:
         task.add_done_callback(self._handshakes.discard)
 
     async def _handshake(self, connection: Connection, transport: asyncio.Transport, context: ssl.SSLContext) -> None:
+        connection.greet_in_clear()
         try:
             secured = await self._loop.start_tls(
                 transport,

@@ -80,7 +80,7 @@ class Process:
                     raise self._start_error(None)
                 byte = os.read(self._popen.stdout.fileno(), 1)
                 if not byte:
-                    raise self._start_error(self._popen.wait(STOP_TIMEOUT_S))
+                    raise self._start_error(self.wait())
                 line += byte
         return line.decode()
 

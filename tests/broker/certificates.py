@@ -1,0 +1,84 @@
+"""Certificates made for one test run: an authority, what it signed, and what somebody else signed."""
+
+from __future__ import annotations
+
+import datetime as dt
+import ipaddress
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+NOW = dt.datetime.now(dt.UTC)
+DAY = dt.timedelta(days=1)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """PEM files of a certificate and its key."""
+
+    cert: Path
+    key: Path
+
+
+class Authority:
+    """A certificate authority that signs for 127.0.0.1 and localhost."""
+
+    def __init__(self, directory: Path, name: str) -> None:
+        self._directory = directory
+        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._certificate = self._sign(self._name, self._key, is_authority=True, starts=NOW - DAY, ends=NOW + DAY)
+        self.cert = directory / f"{name}.pem"
+        self.cert.write_bytes(self._certificate.public_bytes(serialization.Encoding.PEM))
+
+    def issue(self, name: str, *, days_left: int = 1) -> Pair:
+        """A certificate in PEM files; with negative `days_left` one that has expired."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        ends = NOW + DAY * days_left
+        certificate = self._sign(subject, key, is_authority=False, starts=min(NOW, ends) - DAY, ends=ends)
+        pair = Pair(self._directory / f"{name}.crt", self._directory / f"{name}.key")
+        pair.cert.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+        pair.key.write_bytes(
+            key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        )
+        return pair
+
+    def _sign(
+        self,
+        subject: x509.Name,
+        key: ec.EllipticCurvePrivateKey,
+        *,
+        is_authority: bool,
+        starts: dt.datetime,
+        ends: dt.datetime,
+    ) -> x509.Certificate:
+        names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(self._name)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(starts)
+            .not_valid_after(ends)
+            .add_extension(x509.BasicConstraints(ca=is_authority, path_length=None), critical=True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
+        )
+        if not is_authority:
+            builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+        return builder.sign(self._key, hashes.SHA256())
+
+
+def client_context(authority: Authority, pair: Pair | None = None) -> ssl.SSLContext:
+    """What a client of ours would use: trusts `authority`, shows `pair` if there is one."""
+    context = ssl.create_default_context(cafile=str(authority.cert))
+    if pair is not None:
+        context.load_cert_chain(str(pair.cert), str(pair.key))
+    return context
