@@ -51,13 +51,19 @@ def run(example: Example, server: ServerProcess, directory: Path) -> str:
     """Run one block; what it printed. Fails with that when it does not exit 0."""
     text = example.text.replace("127.0.0.1:4222", f"127.0.0.1:{server.port}")
     text = text.replace("http://127.0.0.1:8222", server.monitor_url)
-    command = ["bash", "-e", "-o", "pipefail", "-c", text] if example.kind == "sh" else [sys.executable, "-W", "error", "-c", text]
+    interpreter = ["bash", "-e", "-o", "pipefail"] if example.kind == "sh" else [sys.executable, "-W", "error"]
     path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", "")))
     env = {**os.environ, "PATH": path, "MQ9_URL": server.url, "NO_COLOR": "1", "COLUMNS": "120"}
     done = subprocess.run(
-        command, cwd=directory, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=RUN_TIMEOUT_S,
+        [*interpreter, "-c", text],
+        cwd=directory,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=RUN_TIMEOUT_S,
         check=False,
-    )  # fmt: skip
+    )
     assert done.returncode == 0, f"line {example.line} exited {done.returncode}:\n{text}\n{done.stdout}{done.stderr}"
     return done.stdout
 

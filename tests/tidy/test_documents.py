@@ -56,23 +56,26 @@ def test_every_limit_has_its_reason() -> None:
     assert not [name for _, name, reason in _limit_lines() if not reason]
 
 
+def _targets(pattern: str) -> list[tuple[Path, str]]:
+    """(document, target) of everything in the documents that `pattern` finds."""
+    return [(document, target) for document in DOCUMENTS for target in re.findall(pattern, document.read_text())]
+
+
 def test_links_lead_somewhere() -> None:
-    broken = []
-    for document in DOCUMENTS:
-        for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", document.read_text()):
-            if "://" not in target and not (document.parent / target).exists():
-                broken.append(f"{document.name}: {target}")
-    assert not broken
+    links = _targets(r"\]\(([^)#]+)(?:#[^)]*)?\)")
+    assert not [f"{page.name}: {to}" for page, to in links if "://" not in to and not (page.parent / to).exists()]
 
 
 def test_files_that_documents_name_are_there() -> None:
     """Paths in backticks that look like files of ours."""
-    gone = []
-    for document in DOCUMENTS:
-        for path in re.findall(r"`((?:mq9|broker_node|tests|docs|scripts|bench)/[\w./-]+)`", document.read_text()):
-            if not (ROOT / path).exists():
-                gone.append(f"{document.name}: {path}")
-    assert not gone
+    paths = _targets(r"`((?:mq9|broker_node|tests|docs|scripts|bench)/[\w./-]+)`")
+    assert not [f"{page.name}: {path}" for page, path in paths if not (ROOT / path).exists()]
+
+
+def test_every_decision_is_in_the_index() -> None:
+    folder = ROOT / "docs" / "decisions"
+    listed = set(re.findall(r"\]\((\d{4}-[\w-]+\.md)\)", (folder / "README.md").read_text()))
+    assert listed == {path.name for path in folder.glob("[0-9]*.md")}
 
 
 def test_architecture_is_short() -> None:
