@@ -11,7 +11,7 @@ import pytest
 from tests.storage.processes import ROOT, Checker, command
 
 ROUNDS = 12
-LONG_ROUNDS = 300
+LONG_ROUNDS = 100
 
 
 def storm_and_kill(directory: Path, acknowledgements: int, *options: str) -> int:
