@@ -186,10 +186,9 @@ class Connection(asyncio.Protocol):
     @property
     def taken_bytes(self) -> int:
         """Of those, the bytes the socket has taken."""
-        left = self._unsent
-        if left and self._transport is not None and not self._transport.is_closing():
-            left = self._transport.get_write_buffer_size()
-        return self.out_bytes - left
+        if self._transport is None or self._transport.is_closing():
+            return self.out_bytes - self._unsent
+        return self.out_bytes - self._held()
 
     def close(self, error: str = "") -> None:
         """Say -ERR with `error` if there is one, and end. Frames said before go first, except to a slow consumer."""

@@ -94,6 +94,7 @@ class Monitor:
                 web.get("/varz", self._varz),
                 web.get("/connz", self._connz),
                 web.get("/subsz", self._subsz),
+                web.get("/mailz", self._mailz),
                 web.get("/metrics", self._metricsz),
             ]
         )
@@ -128,7 +129,7 @@ class Monitor:
         return response
 
     async def _index(self, request: web.Request) -> web.Response:
-        return _json({"pages": ["/healthz", "/varz", "/connz", "/subsz", "/metrics"]})
+        return _json({"pages": ["/healthz", "/varz", "/connz", "/subsz", "/mailz", "/metrics"]})
 
     async def _healthz(self, request: web.Request) -> web.Response:
         page = pages.healthz(self._server)
@@ -142,6 +143,10 @@ class Monitor:
 
     async def _subsz(self, request: web.Request) -> web.Response:
         return _json(pages.subsz(self._server, request.query))
+
+    async def _mailz(self, request: web.Request) -> web.Response:
+        offset, limit = pages.page_of(request.query)
+        return _json({"server_id": self._server.server_id, **self._server.broker.mailz(offset, limit)})
 
     async def _metricsz(self, request: web.Request) -> web.Response:
         encode, content_type = choose_encoder(request.headers.get("Accept", ""))
