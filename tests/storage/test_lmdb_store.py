@@ -14,15 +14,11 @@ import pytest
 
 from mq9 import limits
 from mq9.errors import Mq9Error, StorageError
-from mq9.settings import Settings
 from mq9.storage import records
 from mq9.storage.format import FORMAT_VERSION, Format
 from mq9.storage.interface import Batch, Table
 from mq9.storage.layout import FORMAT_KEY
 from mq9.storage.lmdb_file import DATA_FILE, Ballast, check_file
-from mq9.storage.lmdb_store import LmdbStore
-from mq9.storage.memory_store import MemoryStore
-from mq9.storage.opening import open_store
 from tests.storage import ledger
 from tests.storage.conftest import OpenLmdb, batch_of
 from tests.storage.processes import ROOT, command, run
@@ -96,13 +92,6 @@ def test_a_file_that_is_no_store_is_refused(open_lmdb: OpenLmdb, tmp_path: Path)
     with pytest.raises(StorageError, match="not a meta page") as refusal:
         open_lmdb()
     assert refusal.value.code == "DATA_DAMAGED"
-
-
-def test_settings_choose_the_store(tmp_path: Path) -> None:
-    for name, kind in (("lmdb", LmdbStore), ("memory", MemoryStore)):
-        store = open_store(Settings(storage=name, data_dir=str(tmp_path / "data")))
-        assert isinstance(store, kind)
-        store.close()
 
 
 # --- The format -------------------------------------------------------------------------------------------------------
