@@ -44,6 +44,7 @@ CHANGING = {
     "port": "<int>",
     "server_id": "<str>",
     "server_name": "<str>",
+    "ts": "<s>",
 }
 CHANGING_HEADER = re.compile(r"(mq9-create-time: )\d+")
 
