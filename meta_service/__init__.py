@@ -1,0 +1,1 @@
+"""The meta service: what a cluster must agree on, in Raft. Brokers, slots, in-sync sets, consumer offsets, configuration."""

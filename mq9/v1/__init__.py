@@ -1,0 +1,1 @@
+"""Generated from proto/mq9/v1 by scripts/proto: the messages brokers, tools and the meta service exchange."""
