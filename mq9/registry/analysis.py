@@ -33,6 +33,7 @@ _STOP_TEXT: Final = """
 STOP_WORDS: Final = _STOP_TEXT.split()
 
 _HUMP: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|[_\-]+")
+_ANY_HUMP: Final = re.compile(r"[a-z0-9][A-Z]|[A-Z]{2}[a-z]")  # quick: most texts have none, and the next one is slow
 _HUMPED_WORD: Final = re.compile(r"\w*(?:[a-z0-9][A-Z]|[A-Z]{2}[a-z])\w*")
 _WORD: Final = re.compile(r"[^\W_]+")
 # Scripts written without spaces between words: CJK, kana, Hangul (whose endings stick to the words), Thai, Lao, Khmer, Burmese.
@@ -49,8 +50,9 @@ def split_humps(text: str) -> str:
 
 def widen(text: str) -> str:
     """`text` with the parts of its camel-case words added and its unspaced scripts cut into characters and pairs."""
-    widened = _HUMPED_WORD.sub(lambda word: f"{word[0]} {split_humps(word[0])}", text)
-    return widened if widened.isascii() else _UNSPACED.sub(lambda run: f" {_pairs(run[0])} ", widened)
+    if _ANY_HUMP.search(text):
+        text = _HUMPED_WORD.sub(lambda word: f"{word[0]} {split_humps(word[0])}", text)
+    return text if text.isascii() else _UNSPACED.sub(lambda run: f" {_pairs(run[0])} ", text)
 
 
 def widen_name(name: str) -> str:

@@ -6,6 +6,7 @@ for messages alone pays for none of it. Completions run on the loop.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -81,6 +82,8 @@ class Background:
         self._closed = True
         self.jobs.close()
         self.queries.close()
+        if self.engine is not None and self.engine.embedder is not None:
+            self.engine.embedder.close()
 
     # --- The indexing thread ----------------------------------------------------------------------------------
 
@@ -101,6 +104,9 @@ class Background:
 
     def _ready_indexer(self) -> Indexer:
         if self.indexer is None:
+            # Before numpy is first imported: its linear algebra would otherwise start a thread for each processor, and on a
+            # busy machine their waiting for each other takes a hundred times as long as the products here.
+            os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
             from mq9.registry.engine import SearchEngine  # noqa: PLC0415  numpy and tantivy cost 0.1 s and 40 MB
             from mq9.registry.indexer import Indexer  # noqa: PLC0415  see above
             from mq9.registry.providers import make_embedder  # noqa: PLC0415  see above

@@ -79,6 +79,12 @@ class Embedder:
             self._retry_s = RETRY_S_MIN
         log.info("embedding by %s works again", self._provider.model_id)
 
+    def close(self) -> None:
+        """After the last text."""
+        self._provider.close()
+        if self._fallback is not None:
+            self._fallback.close()
+
     def _active(self) -> EmbeddingProvider:
         failing = self._failing_since_s is not None and self._fallback is not None
         return self._fallback if failing and self._fallback is not None else self._provider

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import http.client
 import threading
-from typing import Any, Final
+from typing import Final
 from urllib.parse import urlsplit
 
 import msgspec
@@ -19,6 +19,7 @@ from mq9.clock import Clock
 from mq9.registry.embedding import EmbeddingFailed, Vectors, unit
 
 ANSWER_BYTES_MAX: Final = 64 * 1024 * 1024  # 64 texts of 4,096 dimensions as decimal text are about 6 MB
+COMPONENT_MAX: Final = 1e18  # its square is still a float32; infinite and NaN fail this test too
 READ_BYTES: Final = 64 * 1024
 BATCH_TEXTS_MAX: Final = 64
 TEXT_CHARS_MAX: Final = 8_000  # services refuse whole batches for one text over their token limit (about 8,000 tokens)
@@ -49,7 +50,8 @@ class HttpEmbedding:
         self._key = key
         self._timeout_s = timeout_s
         self._clock = clock
-        self._connections = threading.local()
+        self._lock = threading.Lock()
+        self._connections: dict[int, http.client.HTTPConnection] = {}  # by thread
 
     def embed(self, texts: list[str], *, query: bool = False) -> Vectors:
         blocks = [self._request(texts[start : start + BATCH_TEXTS_MAX]) for start in range(0, len(texts), BATCH_TEXTS_MAX)]
@@ -60,13 +62,13 @@ class HttpEmbedding:
         try:
             answer = self._exchange(body)
             rows = sorted(msgspec.json.decode(answer, type=_Answer).data, key=lambda item: item.index)
-            vectors = np.asarray([row.embedding for row in rows], np.float32)
+            wide = np.asarray([row.embedding for row in rows], np.float64)
         except (OSError, http.client.HTTPException, msgspec.MsgspecError, UnicodeError, ValueError) as failure:
             self._drop()
             raise EmbeddingFailed(f"{self._host}: {type(failure).__name__} {failure}") from failure
-        if vectors.ndim != 2 or len(vectors) != len(texts) or not vectors.shape[1] or not np.isfinite(vectors).all():
-            raise EmbeddingFailed(f"{self._host} answered {vectors.shape} for {len(texts)} texts")
-        return unit(vectors)
+        if wide.ndim != 2 or len(wide) != len(texts) or not wide.shape[1] or not (np.abs(wide) < COMPONENT_MAX).all():
+            raise EmbeddingFailed(f"{self._host} answered {wide.shape} for {len(texts)} texts")
+        return unit(wide.astype(np.float32))
 
     def _exchange(self, body: bytes) -> bytes:
         deadline_s = self._clock.monotonic_s() + self._timeout_s
@@ -95,21 +97,30 @@ class HttpEmbedding:
                 raise ValueError(f"the answer is larger than {ANSWER_BYTES_MAX} bytes")
             if self._clock.monotonic_s() > deadline_s:
                 raise TimeoutError(f"no complete answer within {self._timeout_s:g} s")
+        response.close()  # it is read to its end, but does not know; the connection could not be used again
         if response.status != 200:
             raise ValueError(f"status {response.status}: {b''.join(chunks)[:200].decode(errors='replace')}")
         return b"".join(chunks)
 
+    def close(self) -> None:
+        """Close the connections; when both threads are done."""
+        with self._lock:
+            for connection in self._connections.values():
+                connection.close()
+            self._connections.clear()
+
     def _connection(self) -> http.client.HTTPConnection:
-        connection: http.client.HTTPConnection | None = getattr(self._connections, "open", None)
-        if connection is None:
-            kind: Any = http.client.HTTPSConnection if self._secure else http.client.HTTPConnection
-            connection = kind(self._host, self._port, timeout=self._timeout_s)
-            self._connections.open = connection
-        assert connection is not None
-        return connection
+        thread = threading.get_ident()
+        with self._lock:
+            connection = self._connections.get(thread)
+            if connection is None:
+                kind = http.client.HTTPSConnection if self._secure else http.client.HTTPConnection
+                connection = kind(self._host, self._port, timeout=self._timeout_s)
+                self._connections[thread] = connection
+            return connection
 
     def _drop(self) -> None:
-        connection = getattr(self._connections, "open", None)
+        with self._lock:
+            connection = self._connections.pop(threading.get_ident(), None)
         if connection is not None:
             connection.close()
-            self._connections.open = None

@@ -54,13 +54,12 @@ class Indexer:
         self._lacking: deque[int] = deque()  # documents without vectors of the model in use
         self._model_id = ""  # of the last pass over all documents
         self.reused = 0  # vectors taken from the store
-        self.settled = False  # nothing was left to do when it was last idle
+        self.rests = 0  # how often there was nothing left to do
 
     # --- Jobs -------------------------------------------------------------------------------------------------
 
     def index(self, jobs: Sequence[IndexJob], removed: Collection[int]) -> dict[int, VectorRecord]:
         """Make registrations searchable and forget documents, with one commit. Returns the vectors to store, by document."""
-        self.settled = False
         for doc in removed:
             self._keys.pop(doc, None)
             self._unloaded.pop(doc, None)
@@ -116,7 +115,7 @@ class Indexer:
     def idle(self) -> float | None:
         """A bounded step of what nobody waits for. Returns seconds until the next is due; None: nothing is to be done."""
         wait_s = self._step()
-        self.settled = wait_s != 0
+        self.rests += wait_s != 0
         return wait_s
 
     def _step(self) -> float | None:

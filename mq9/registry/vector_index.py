@@ -31,6 +31,7 @@ GRAPH_EF_BUILD: Final = 200
 GRAPH_EF_SEARCH: Final = 256  # recall .97 of the ten nearest at 100,000 vectors
 GRAPH_CANDIDATES: Final = 256  # rows asked for; a page that needs more agents than these hold is searched exactly
 GRAPH_ROWS_PER_STEP: Final = 512  # inserted in one step of building, about 0.2 s
+PRODUCT_ROWS: Final = 1024  # 1.5 MB of 384 dimensions
 _NOBODY: Final = -1
 
 
@@ -120,7 +121,7 @@ class VectorIndex:
                 at = {doc: place[doc] for doc in ask if doc in place}
             if not len(docs):
                 return Scores(docs, np.empty((0, len(queries)), np.float32), at, blocks is None)
-            best: Vectors = np.maximum.reduceat(rows @ queries.T, starts, axis=0)
+            best = np.maximum.reduceat(_products(rows, queries), starts, axis=1).T
         return Scores(docs, best, at, blocks is None)
 
     def step(self) -> bool:
@@ -250,6 +251,17 @@ class _Graph:
                 log.debug("graph search fell back: %s", failure)
                 return None
         return np.unique(labels.astype(np.int64))
+
+
+def _products(rows: Vectors, queries: Vectors) -> Vectors:
+    """queries x rows. A block of rows serves all queries while it is in the cache; one product of the whole reads memory
+    at the same speed but once for each query, and takes three times as long for a query with two clauses."""
+    products = np.empty((len(queries), len(rows)), np.float32)
+    for start in range(0, len(rows), PRODUCT_ROWS):
+        block = rows[start : start + PRODUCT_ROWS]
+        for index, query in enumerate(queries):
+            np.dot(block, query, out=products[index, start : start + PRODUCT_ROWS])
+    return products
 
 
 def _grown(array: Any, used: int, needed: int) -> Any:

@@ -84,6 +84,9 @@ class Words:
         self.texts += texts
         return unit(np.stack([self._vector(text) for text in texts]))
 
+    def close(self) -> None:
+        self.hold = None
+
     def _vector(self, text: str) -> Vectors:
         total = np.zeros(self.dimensions, np.float32)
         for word in text.lower().replace(":", " ").replace(",", " ").split():
@@ -183,16 +186,13 @@ class Node:
     # --- Waiting for the background ---------------------------------------------------------------------------
 
     def run_until_indexed(self) -> None:
-        """Wait until the indexing thread has nothing left to do."""
-
-        def quiet() -> bool:
-            indexer = self.registry.background.indexer
-            self.registry.background.jobs.wake()
-            return indexer is not None and indexer.settled
-
+        """Wait until the indexing thread has nothing left to do: it comes to rest twice, as the first may be of before."""
+        background = self.registry.background
+        started = background.indexer.rests if background.indexer is not None else 0
         deadline_s = time.monotonic() + PATIENCE_S
-        while not quiet():
+        while background.indexer is None or background.indexer.rests < started + 2:
             assert time.monotonic() < deadline_s, "the indexing thread does not come to rest"
+            background.jobs.wake()
             self.loop.run_waiting()
         self.loop.run_waiting()
 
