@@ -82,7 +82,7 @@ class Session:
         self.version = ""
         self.dialect = 0
         self._is_open = False
-        self._deaf = False
+        self._deaf = False  # what comes is not looked at any more
         self._verbose = True
         self._pedantic = True
         self._wants_echo = True
@@ -214,11 +214,13 @@ class Session:
         """Wrong credentials. The answer waits for `check_authentication`, longer with every failure of this address."""
         delay_s = self._hub.failures.add(self.address)
         self._hub.traffic.auth_failures += 1
+        log.warning("%s gave wrong credentials", self.label)
+        if self._is_open:  # it was let in before, so there is nothing to guess
+            self._end("Authorization Violation")
+            return
         self._deaf = True
         self.link.stopped = True
         self._deadline_s = self._hub.clock.monotonic_s() + delay_s
-        self._hub.waiting[self.id] = self
-        log.warning("%s gave wrong credentials", self.label)
 
     def _subscribe(self, frame: Subscribe) -> None:
         subject, queue = frame.subject, frame.queue

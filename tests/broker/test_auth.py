@@ -96,6 +96,19 @@ def test_wrong_credentials_end_the_connection_and_nothing_after_them_is_done(hos
     assert good.flush() == []
 
 
+def test_wrong_credentials_end_a_client_that_was_in(host: Host) -> None:
+    hosted = host(**TOKEN)
+    client = hosted.raw(auth_token="t0ken")
+    client.sub(b"a")
+    client.send_connect(auth_token="wrong")
+    client.pub(b"a", b"x")
+    assert client.expect_closed() == [VIOLATION]
+    other = hosted.raw(auth_token="t0ken")
+    while hosted.on_loop(lambda: len(hosted.server.hub.sessions)) > 1:
+        other.flush()
+    assert hosted.on_loop(lambda: (len(hosted.server.hub.waiting), hosted.server.hub._waiting_by_address)) == (0, {})
+
+
 def test_every_failure_waits_longer_than_the_last(host: Host) -> None:
     hosted = host(**TOKEN)
     for delay_s in (0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0):

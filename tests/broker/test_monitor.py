@@ -52,7 +52,8 @@ def test_the_server_as_a_whole(watched: Hosted) -> None:
     kinds: dict[str, type] = {
         "server_id": str, "server_name": str, "version": str, "proto": int, "host": str, "port": int, "auth_required": bool,
         "max_connections": int, "max_payload": int, "max_pending": int, "max_control_line": int, "ping_interval": int,
-        "ping_max": int, "write_deadline": int, "auth_timeout": float, "http_port": int, "start": str, "now": str, "uptime": str, "mem": int,
+        "ping_max": int, "write_deadline": int,
+        "auth_timeout": float, "http_port": int, "start": str, "now": str, "uptime": str, "mem": int,
         "cores": int, "cpu": float, "connections": int, "total_connections": int, "routes": int, "in_msgs": int, "out_msgs": int,
         "in_bytes": int, "out_bytes": int, "slow_consumers": int, "subscriptions": int,
     }  # fmt: skip
