@@ -61,10 +61,12 @@ def _take(fd: int, directory: Path) -> None:
     """Lock the lock file, or raise STORAGE_FAILED naming the process that has it."""
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as failure:
+    except BlockingIOError as failure:
         holder = _read_holder(fd)
         where = f"process {holder.pid}" + (f" on {holder.host}" if holder.host != _host() else "")
         raise error("STORAGE_FAILED", reason=f"directory {directory} is in use by {where}") from failure
+    except OSError as failure:  # a file system without locks
+        raise error("STORAGE_FAILED", reason=f"{directory / LOCK_FILE} cannot be locked: {failure.strerror}") from failure
 
 
 def sync_directory(path: Path) -> None:

@@ -113,6 +113,8 @@ class Ballast:
         if not self.size:
             return
         target = -(-(used_bytes + max(self.size, needed_bytes)) // _ROUND_BYTES) * _ROUND_BYTES
+        # What lies below is written already. Where allocating is emulated by writing, only the new part must be.
+        self._allocated = self._allocated or used_bytes
         if target <= self._allocated:
             self.starved = False
             return
