@@ -49,7 +49,11 @@ def _ready_line(server: Server) -> str:
     settings = server.settings
     monitor = f"http://{_url_host(settings.monitor_host)}:{server.monitor_port}" if server.monitor_port else "off"
     clients = f"nats://{_url_host(settings.host)}:{server.port}"
-    return f"mq9 {__version__} ready {clients} monitor={monitor} data={Path(settings.data_dir).resolve()}"
+    line = f"mq9 {__version__} ready {clients} monitor={monitor} data={Path(settings.data_dir).resolve()}"
+    if server.ws_port:
+        scheme = "wss" if settings.tls_cert else "ws"
+        line += f" websocket={scheme}://{_url_host(settings.ws_host)}:{server.ws_port}"
+    return line
 
 
 def _url_host(host: str) -> str:

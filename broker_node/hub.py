@@ -162,6 +162,9 @@ class Hub:
     def info_for(self, session: Session) -> bytes:
         """The INFO line for one client."""
         document = self.info | {"client_id": session.id, "client_ip": session.address}
+        if not session.link.expects_tls:  # over a WebSocket, which has its TLS underneath
+            document.pop("tls_required", None)
+            document.pop("tls_verify", None)
         return encoder.info(msgspec.json.encode(document))
 
     def admit(self, session: Session) -> bool:

@@ -23,6 +23,7 @@ from broker_node.hub import Hub, Timing
 from broker_node.loop_hooks import LoopHooks
 from broker_node.monitor.http import Monitor
 from broker_node.tls import server_context
+from broker_node.websocket import WebSocketDoor
 from mq9.clock import Clock
 from mq9.settings import Settings
 
@@ -62,6 +63,8 @@ class Server:
         self._started_s = clock.monotonic_s()
         self._port = settings.port
         self.monitor_port = 0  # 0: the monitor is off
+        self._ws_listener: asyncio.Server | None = None
+        self.ws_port = 0  # 0: no WebSocket
         self.is_draining = False
 
     # --- starting -----------------------------------------------------------------------------------------------
@@ -83,6 +86,11 @@ class Server:
             )
             self._port = self._listener.sockets[0].getsockname()[1]
             hub.info = self._info(context)
+            if settings.ws_port >= 0:
+                self._ws_listener = await self._loop.create_server(
+                    lambda: WebSocketDoor(hub), settings.ws_host or None, settings.ws_port, ssl=context, backlog=BACKLOG
+                )
+                self.ws_port = self._ws_listener.sockets[0].getsockname()[1]
             if settings.monitor_port >= 0:
                 self._monitor = Monitor(self)
                 self.monitor_port = await self._monitor.start(settings.monitor_host, settings.monitor_port)
@@ -95,11 +103,15 @@ class Server:
 
     async def _abandon(self) -> None:
         """Undo a start that failed half way."""
-        if self._listener is not None:
-            self._listener.close()
+        self._stop_listening()
         if self._monitor is not None:
             await self._monitor.close()
         self.broker.close()
+
+    def _stop_listening(self) -> None:
+        for listener in (self._listener, self._ws_listener):
+            if listener is not None:
+                listener.close()
 
     def _info(self, context: ssl.SSLContext | None) -> dict[str, object]:
         info: dict[str, object] = {
@@ -187,8 +199,7 @@ class Server:
             await self._closed.wait()
             return
         self.is_draining = True
-        if self._listener is not None:
-            self._listener.close()
+        self._stop_listening()
         hub = self.hub
         if hub.sessions:
             log.info("draining: %d clients have %g s to move", len(hub.sessions), self.settings.lame_duck_grace_s)

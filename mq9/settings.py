@@ -43,6 +43,9 @@ class Settings:
     tls_key: str = _setting("", "Private key file (PEM) of --tls-cert.")
     tls_ca: str = _setting("", "Certificates (PEM) that client certificates are checked against.")
     tls_verify: bool = _setting(False, "Require a client certificate signed by --tls-ca.")
+    ws_host: str = _setting("127.0.0.1", "Address WebSocket clients connect to.")
+    ws_port: int = _setting(-1, "Port for WebSocket clients (wss with --tls-cert, else ws); -1: off, 0: a free one.")
+    ws_allowed_origins: str = _setting("", "Origins of pages that may connect, comma-separated; * for any. Always: this host's own.")
     naming: str = _setting(
         "strict",
         "Mailbox names: strict is [a-z0-9.] up to 128; extended adds - and _, up to 256.",

@@ -41,18 +41,20 @@ TEST_SETTINGS: dict[str, object] = {
 
 READY = re.compile(
     r"mq9 (?P<version>\S+) ready nats://(?P<host>[^:\s]+):(?P<port>\d+)"
-    r" monitor=(?:off|http://[^:\s]+:(?P<monitor_port>\d+)) data=(?P<data>.+)\n"
+    r" monitor=(?:off|http://[^:\s]+:(?P<monitor_port>\d+)) data=(?P<data>.+?)"
+    r"(?: websocket=(?P<websocket>wss?://\S+))?\n"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """What the ready line says. `monitor_port` is None when monitoring is off."""
+    """What the ready line says. `monitor_port` is None when monitoring is off, `websocket` when that is."""
 
     version: str
     port: int
     monitor_port: int | None
     data: str
+    websocket: str | None
 
 
 def parse_ready(line: str) -> Ready:
@@ -60,7 +62,7 @@ def parse_ready(line: str) -> Ready:
     match = READY.fullmatch(line)
     assert match, f"not a ready line: {line!r}"
     monitor = match["monitor_port"]
-    return Ready(match["version"], int(match["port"]), int(monitor) if monitor else None, match["data"])
+    return Ready(match["version"], int(match["port"]), int(monitor) if monitor else None, match["data"], match["websocket"])
 
 
 def environment(values: dict[str, object]) -> dict[str, str]:
@@ -134,6 +136,11 @@ class ServerProcess:
     def monitor_url(self) -> str:
         assert self.ready.monitor_port is not None, "monitoring is off"
         return f"http://{HOST}:{self.ready.monitor_port}"
+
+    @property
+    def websocket_url(self) -> str | None:
+        """Where WebSocket clients connect to; None when that is off."""
+        return self.ready.websocket
 
     @property
     def pid(self) -> int:
