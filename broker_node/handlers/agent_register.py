@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from broker_node.router.dispatch import Request
-from mq9.errors import Mq9Error
+from mq9.errors import Mq9Error, error
 from mq9.protocol.replies import OK
 
 if TYPE_CHECKING:
@@ -22,4 +22,6 @@ def handle(broker: Broker, request: Request) -> None:
         broker.counters.agents_registered += 1
         request.respond(OK)
 
+    if not broker.durable.writable:
+        raise error("STORAGE_FULL")
     broker.registry.register(request.payload, registered)
