@@ -1,4 +1,4 @@
-"""`mq9 fetch`, `mq9 query` and `mq9 watch`: look into a mailbox."""
+"""`mq9 fetch` and `mq9 query`: look into a mailbox."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ Tags = Annotated[list[str] | None, typer.Option("--tag", "-t", help="Only messag
 Raw = Annotated[bool, typer.Option("--raw", help="Print payloads alone, each ended by a newline.")]
 
 
-def _show(session: Session, message: Message, *, raw: bool) -> None:
+def show(session: Session, message: Message, *, raw: bool) -> None:
+    """Print one message the way the options ask for, at once."""
     if raw:
         output.message_raw(message)
     elif session.json:
@@ -38,14 +39,14 @@ def _show(session: Session, message: Message, *, raw: bool) -> None:
         output.message_text(message)
 
 
-def _start(deliver: str, from_id: int | None, from_time: float | None, tags: Iterable[str] | None) -> dict[str, Any]:
+def start_at(deliver: str, from_id: int | None, from_time: float | None, tags: Iterable[str] | None) -> dict[str, Any]:
     """Where to begin, as the client takes it."""
     if from_id is not None and from_time is not None:
         raise typer.BadParameter("--from-id and --from-time exclude each other")
     if deliver not in (EARLIEST, LATEST):
         raise typer.BadParameter("--deliver must be earliest or latest")
     word = "from_id" if from_id is not None else "from_time" if from_time is not None else deliver
-    return {"deliver": word, "from_id": from_id, "from_time": from_time, "tags": tags}
+    return {"deliver": word, "from_id": from_id, "from_time": from_time, "tags": tags or None}
 
 
 @command(app, "fetch")
@@ -67,13 +68,13 @@ async def fetch(
     unless --ack confirms them."""
     if ack and not group:
         raise typer.BadParameter("--ack needs --group")
-    start = _start(deliver, from_id, from_time, tag)
+    start = start_at(deliver, from_id, from_time, tag)
     async with session.client() as client:
         messages = await client.fetch(
             address, group_name=group, num_msgs=count, max_wait_ms=round(wait * 1000), force_deliver=force, **start
         )
         for message in messages:
-            _show(session, message, raw=raw)
+            show(session, message, raw=raw)
         if ack and group and messages:
             await client.ack(address, group, [message.msg_id for message in messages])
 
@@ -91,30 +92,4 @@ async def query(
     """Show stored messages in order of their ids. Takes no lease and moves no group."""
     async with session.client() as client:
         for message in await client.query(address, key=key, tags=tag, since=since, limit=limit):
-            _show(session, message, raw=raw)
-
-
-@command(app, "watch")
-async def watch(
-    session: Session,
-    address: Address,
-    group: Group = None,
-    count: Annotated[int, typer.Option("--count", "-n", min=0, help="End after this many messages; 0: never.")] = 0,
-    deliver: Annotated[
-        str | None, typer.Option(help="Where to begin: earliest or latest.", show_default="latest; earliest with a group")
-    ] = None,
-    from_id: FromId = None,
-    from_time: FromTime = None,
-    tag: Tags = None,
-    raw: Raw = False,
-) -> None:
-    """Print messages as they come, until Ctrl-C. With a group each is confirmed once it is printed."""
-    start = _start(deliver or (EARLIEST if group else LATEST), from_id, from_time, tag)
-    async with session.client() as client, client.consume(address, group_name=group, **start) as consumer:
-        shown = 0
-        async for message in consumer:
-            _show(session, message, raw=raw)
-            shown += 1
-            if shown == count:
-                await message.ack()
-                break
+            show(session, message, raw=raw)

@@ -16,7 +16,7 @@ MODULES: Final = {
     "mailbox": "mailbox",
     "send": "send",
     "fetch": "fetch",
-    "watch": "fetch",
+    "watch": "watch",
     "query": "fetch",
     "ack": "ack",
     "delete": "ack",

@@ -125,6 +125,8 @@ class Client:
             async with asyncio.timeout(timeout_s):
                 await asyncio.gather(*(consumer.drain() for consumer in tuple(self._consumers)))
                 self._draining = True
+                for pump in self._pumps:
+                    pump.cancel()  # what its last FETCH brings goes back when the connection ends
                 await self._connection.idle()
         except TimeoutError:
             pass
@@ -240,19 +242,21 @@ class Client:
         form = options.pop("stream", None)
         stream = self._form.stream(mail_address) if form is None else form
         tags = options.pop("tags", None)
+        hold = options.pop("hold", None)
         config = {"num_msgs": num_msgs, "max_wait_ms": max_wait_ms, "ack_wait_ms": options.pop("ack_wait_ms", None),
-                  "hold": options.pop("hold", None), "stream": stream or None}  # fmt: skip
+                  "stream": stream or None}  # fmt: skip
         # An empty group is no group on the wire; `force_deliver` is always there, as in every published SDK.
-        body = json_body({
-            "group_name": group_name or None, "deliver": "latest", "force_deliver": False, "tags": list(tags) if tags else None,
-            "encoding": "base64", **options, "config": {name: value for name, value in config.items() if value is not None},
-        })  # fmt: skip
+        body = {"group_name": group_name or None, "deliver": "latest", "force_deliver": False, "encoding": "base64",
+                "tags": list(tags) if tags else None, **options}  # fmt: skip
         attempts = self._attempts((self.timeout_s if timeout_s is None else timeout_s) + max_wait_ms / 1000)
         target = subject("MSG.FETCH", mail_address)
 
         async def attempt() -> list[Message]:
             parts: list[Msg] = []
-            return _batch(await self._connection.request(attempts, target, body, parts=parts), parts)
+            # What a lost answer may have leased to us must come with this one.
+            config["hold"] = hold and not attempts.unanswered
+            request = json_body({**body, "config": {name: value for name, value in config.items() if value is not None}})
+            return _batch(await self._connection.request(attempts, target, request, parts=parts), parts)
 
         messages = await attempts.run(attempt)
         self._form.learn(mail_address, messages)

@@ -28,15 +28,15 @@ from mq9.errors import Mq9Error, error
 log = logging.getLogger("mq9.client")
 
 DEFAULT_URL: Final = "nats://127.0.0.1:4222"
-SILENCE_S: Final = 2.0  # a call that waits this long while nothing arrives makes us ask whether the broker is there
-PONG_S: Final = 2.0  # and this long it has to say so before we connect anew
+SILENCE_S: Final = 2.0  # see ConnectOptions
 
 
 class ConnectOptions(TypedDict, total=False):
     """How to connect. Times are seconds.
 
     `reconnect_attempts` below 0 (the default) tries for ever. `tls` is a ready SSLContext; a broker that asks for TLS is
-    answered with the system's trusted certificates without one.
+    answered with the system's trusted certificates without one. When calls wait and nothing arrives for `silence_s`, the
+    broker is asked whether it is there, and has as long to say so before we connect anew.
     """
 
     name: str
@@ -48,6 +48,7 @@ class ConnectOptions(TypedDict, total=False):
     connect_timeout_s: float
     reconnect_attempts: int
     reconnect_delay_s: float
+    silence_s: float
     inbox_prefix: str
 
 
@@ -100,6 +101,15 @@ class _Call:
             self.future.set_exception(failure)
 
 
+class _TlsNats(Nats):
+    """nats-py takes TLS when the server offers it; when TLS was asked for, nothing goes out without it."""
+
+    def _connect_command(self) -> bytes:
+        if not self._server_info.get("tls_required"):
+            raise nats.errors.SecureConnRequiredError
+        return super()._connect_command()
+
+
 @contextlib.asynccontextmanager
 async def nats_connection(servers: str | Iterable[str], options: ConnectOptions) -> AsyncIterator[Nats]:
     """A plain nats-py connection made with the client's options and errors: for core publish and subscribe."""
@@ -123,6 +133,7 @@ class Connection:
         self._tokens = 0
         self._inbox = ""
         self._watcher: asyncio.Task[None] | None = None
+        self._opening: Nats | None = None
         self._last_failure: Exception | None = None
         self.generation = 0
 
@@ -130,15 +141,19 @@ class Connection:
 
     async def open(self) -> None:
         """Connect. Raises UNAVAILABLE when no server answers, FORBIDDEN when one refuses the credentials."""
-        nc = Nats()
-        delay_s = self._options.get("reconnect_delay_s", 0.25)
+        options = self._nats_options()
+        # TLS inside WebSocket is the transport's own; of NATS's own kind nats-py must be reminded.
+        nc = _TlsNats() if "tls" in options and not self._servers[0].startswith("ws") else Nats()
         try:
-            async with asyncio.timeout(self._options.get("connect_timeout_s", 5.0)):
-                await nc.connect(**self._nats_options(delay_s))
+            async with asyncio.timeout(options["connect_timeout"]):
+                self._opening = nc
+                await nc.connect(**options)
         except (TimeoutError, OSError, nats.errors.Error) as failure:
             with contextlib.suppress(OSError, nats.errors.Error):
                 await nc.close()
             raise self._refused(failure) from failure
+        finally:
+            self._opening = None
         # Until here it was a few attempts, so that a wrong address is said soon; from now on it is as many as wanted.
         nc.options["max_reconnect_attempts"] = self._options.get("reconnect_attempts", -1)
         self._nc = nc
@@ -149,11 +164,13 @@ class Connection:
         self._connected.set()
         self._watcher = asyncio.create_task(self._watch())
 
-    def _nats_options(self, delay_s: float) -> dict[str, Any]:
+    def _nats_options(self) -> dict[str, Any]:
         given = self._options
+        delay_s = given.get("reconnect_delay_s", 0.25)
         options: dict[str, Any] = {
             "servers": self._servers,
             "name": given.get("name", "mq9-python"),
+            "connect_timeout": given.get("connect_timeout_s", 5.0),
             "max_reconnect_attempts": max(1, given.get("reconnect_attempts", 1)),
             # Apart by a fifth from client to client, so that those of a restarted broker do not knock all at once.
             "reconnect_time_wait": delay_s * random.uniform(0.9, 1.1),
@@ -173,7 +190,7 @@ class Connection:
 
     def _refused(self, failure: Exception) -> Mq9Error:
         cause = self._last_failure if self._last_failure is not None else failure
-        if "authorization" in str(cause).lower():
+        if _is_refusal(cause):
             return error("FORBIDDEN", reason="the server refused these credentials")
         return error("UNAVAILABLE", reason=f"cannot connect to {self.where}: {str(cause) or type(cause).__name__}")
 
@@ -214,6 +231,9 @@ class Connection:
         if not isinstance(failure, nats.errors.NoServersError):
             self._last_failure = failure
         log.debug("connection to %s: %r", self.where, failure)
+        if self._opening is not None and _is_refusal(failure):
+            # Another attempt cannot help, and a server makes each one slower: this ends the connecting.
+            self._opening.options["allow_reconnect"] = False
         if "permissions violation" not in text:
             return
         for call in self._calls.values():
@@ -247,16 +267,16 @@ class Connection:
         While calls wait and nothing arrives, ask for a PONG; if none comes, connect anew, which fails the calls so that
         they are repeated.
         """
-        nc = self._nc
-        assert nc is not None
+        nc = self.nats
+        silence_s = self._options.get("silence_s", SILENCE_S)
         seen = 0
         while not nc.is_closed:
-            await asyncio.sleep(SILENCE_S)
+            await asyncio.sleep(silence_s)
             arrived, seen = nc.stats["in_msgs"] - seen, nc.stats["in_msgs"]
             if not self._calls or arrived or not nc.is_connected:
                 continue
             try:
-                await nc.rtt(timeout=PONG_S)  # type: ignore[arg-type]  # annotated int, used as seconds
+                await nc.rtt(timeout=silence_s)  # type: ignore[arg-type]  # annotated int, used as seconds
             except nats.errors.TimeoutError:
                 log.warning("no word from %s; connecting anew", self.where)
                 await nc.force_reconnect()
@@ -271,10 +291,12 @@ class Connection:
             nc = self._nc
             if nc is None or nc.is_closed:
                 raise self._ended()
-            if nc.is_connected:
+            # nats-py says "connected" before it has told the server our inbox again, and our event lags behind a break.
+            if nc.is_connected and self._connected.is_set():
                 return nc
             attempts.blocked = f"not connected to {self.where}"
-            self._connected.clear()
+            if not nc.is_connected:
+                self._connected.clear()
             await self._connected.wait()
             attempts.blocked = ""
 
@@ -307,6 +329,11 @@ class Connection:
         if msg.headers and msg.headers.get(STATUS) == NO_RESPONDERS and not msg.data:
             raise error("UNAVAILABLE", reason=f"{self.where} has no mq9 broker that answers on {subject}")
         return msg
+
+
+def _is_refusal(failure: Exception) -> bool:
+    """Whether a server has refused our credentials."""
+    return "authorization" in str(failure).lower()
 
 
 def _unanswered(reason: str) -> Mq9Error:

@@ -96,7 +96,9 @@ class Consumer:
         self._arrived = asyncio.Event()  # a message, or the end: for workers
         self._moved = asyncio.Event()  # room, or the end: for the pump
         self._finished = asyncio.Event()  # something to confirm: for the acker
+        self._stopped = asyncio.Event()  # _leftover is complete: for the pump
         self._ended = asyncio.Event()
+        self._leftover: list[int] = []  # to be given back
         self._waiting: dict[int, asyncio.Future[None]] = {}  # callers of ack(), by message
         self._tasks: list[asyncio.Task[None]] = []  # the acker, then the workers
         self._loop_task: asyncio.Task[Any] | None = None  # the task whose `async for` has a message in hand
@@ -155,7 +157,7 @@ class Consumer:
     async def drain(self) -> None:
         """End well: fetch nothing more, let handlers (or the loop) finish what they have, confirm it, give the rest back."""
         self._end()
-        await self._give_back(self._holding.empty_buffer())
+        self._leftover += self._holding.empty_buffer()
         if workers := self._tasks[1:]:
             await asyncio.wait(workers)
         if self._loop_task not in (None, asyncio.current_task()):
@@ -163,7 +165,11 @@ class Consumer:
         await self.stop()
 
     async def stop(self) -> None:
-        """End now: handlers are cancelled, what is done is confirmed, everything else is given back. Safe to repeat."""
+        """End now: handlers are cancelled, what is done is confirmed, everything else is given back. Safe to repeat.
+
+        Giving back waits, in the background, for the answer of a FETCH that is under way: it would only bring the same
+        messages again, and count as another delivery.
+        """
         self._end()
         if self._stop_task is None and self.is_running:
             self._stop_task = asyncio.create_task(self._stop())
@@ -179,28 +185,36 @@ class Consumer:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._goodbye()
+        await self._confirm_rest()
+        # A program that confirms by itself may still do so with what it has.
+        in_hand = self._holding.in_hand() if self._auto_ack else []
+        self._leftover += self._holding.empty_buffer() + in_hand
+        self._stopped.set()
         self.is_running = False
         self._client.detach(self)
         self._ended.set()
 
-    async def _goodbye(self) -> None:
-        """Confirm what is done and give the rest back, if the broker is there; if not, the leases run out by themselves."""
+    async def _confirm_rest(self) -> None:
+        """Confirm what is done, if the broker is there; if not, it will be delivered again."""
         try:
             async with asyncio.timeout(GOODBYE_S):
                 while await self._confirm():
                     pass
-                # A program that confirms by itself may still do so with what it has.
-                in_hand = self._holding.in_hand() if self._auto_ack else []
-                await self._give_back(self._holding.empty_buffer() + in_hand)
         except (TimeoutError, Mq9Error) as failure:
-            log.debug("consumer of %s ended without saying so: %r", self.mail_address, failure)
+            log.debug("consumer of %s ended without confirming everything: %r", self.mail_address, failure)
         self._tell(list(self._waiting), error("UNAVAILABLE", reason="the consumer ended before the broker confirmed"))
 
     # --- Fetching ---------------------------------------------------------------------------------------------
 
     async def _pump(self) -> None:
-        """Fetch while there is room. Not cancelled at the end: what a last FETCH brings must be given back."""
+        """Fetch while there is room. Lives until the answer of its last FETCH is there, then gives back what is left."""
+        await self._fetch_on()
+        await self._give_back(self._leftover)
+        self._leftover = []
+        await self._stopped.wait()
+        await self._give_back(self._leftover)
+
+    async def _fetch_on(self) -> None:
         pause = pauses()
         hold = True
         while not self._stopping:
@@ -234,8 +248,9 @@ class Consumer:
                 self.mail_address, group_name=self.group_name, num_msgs=room, max_wait_ms=max_wait_ms, **options
             )
             self._start["force_deliver"] = False  # it restarts the group: once
+        self._check_generation()  # the call may have spanned a reconnect: what it brought is leased, what was there is not
         if self._stopping:
-            await self._give_back([message.msg_id for message in messages])
+            self._leftover += [message.msg_id for message in messages]
             return
         # The lease began after we asked, so it cannot end before this.
         lease_s = (self._start.get("ack_wait_ms") or ACK_WAIT_MS_DEFAULT) / 1000

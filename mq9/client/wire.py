@@ -238,8 +238,8 @@ def json_messages(data: bytes) -> list[Message]:
 
 def _lenient(item: dict[str, Any]) -> Message:
     """One message of any broker. Without `payload_encoding` the payload is base64, as in the published SDK."""
-    payload = item.get("payload") or ""
     try:
+        payload = item.get("payload") or ""
         raw = payload.encode() if item.get("payload_encoding") == "text" else base64.b64decode(payload, validate=True)
         seconds = int(item.get("create_time") or 0)
         return Message(
