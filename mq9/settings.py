@@ -10,6 +10,7 @@ import dataclasses
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,7 @@ def _read_file(path: str) -> dict[str, Any]:
 _RANGES: dict[str, tuple[float, float]] = {
     "port": (0, 65_535),
     "monitor_port": (-1, 65_535),
+    "ws_port": (-1, 65_535),
     "disk_reserve": (-1, 1 << 62),
     "max_payload": (1, limits.PAYLOAD_BYTES_HARD_MAX),
     "max_connections": (1, limits.CONNECTIONS_MAX),
@@ -149,13 +151,9 @@ def _checked(name: str, value: Any) -> Any:
     """`value` as the type of the field. Text is converted as a flag or variable would be."""
     field = FIELDS[name]
     kind: type[Any] = type(field.default)
-    secret = field.metadata["secret"]
-    try:
-        converted = _BOOLS[value.lower()] if kind is bool and isinstance(value, str) else kind(value)
-    except (KeyError, TypeError, ValueError):
-        converted = None
-    if converted is None or (isinstance(value, bool) and kind is not bool):
-        shown = "" if secret else f", not {value!r}"
+    converted = _converted(kind, value)
+    if converted is None:
+        shown = "" if field.metadata["secret"] else f", not {value!r}"
         raise error("INVALID_REQUEST", reason=f"{flag(name)} must be {_KINDS[kind]}{shown}")
     choices = field.metadata["choices"]
     if choices and converted not in choices:
@@ -165,6 +163,20 @@ def _checked(name: str, value: Any) -> Any:
         if not low <= converted <= high:
             raise error("INVALID_REQUEST", reason=f"{flag(name)} must be from {low} to {high}, not {converted}")
     return converted
+
+
+def _converted(kind: type[Any], value: Any) -> Any:
+    """`value` as `kind`, or None. Text becomes what it spells; of the rest only a whole number becomes another kind."""
+    if isinstance(value, PathLike):
+        value = fspath(value)
+    try:
+        if isinstance(value, str):
+            return _BOOLS.get(value.lower()) if kind is bool else kind(value)
+    except ValueError:
+        return None
+    if kind is float and type(value) is int:
+        return float(value)
+    return value if type(value) is kind else None
 
 
 _BOOLS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
