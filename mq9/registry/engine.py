@@ -53,7 +53,7 @@ class SearchEngine:
 
     def keywords(self, question: Question) -> Ranked:
         """Rank by keywords alone."""
-        wanted = question.depth if question.only is None else 10 * KEYWORD_HITS
+        wanted = question.depth if question.only is None else max(question.depth, 10 * KEYWORD_HITS)
         hits, matches = self.text.search(question.query, wanted, prefixes=True)
         population = self.text.documents
         only = set(question.only) if question.only is not None else None

@@ -119,10 +119,11 @@ class VectorIndex:
                 rows, starts = self._gather(blocks)
                 place = {int(doc): index for index, doc in enumerate(docs)} if ask else {}
                 at = {doc: place[doc] for doc in ask if doc in place}
+            complete = blocks is None or only is not None  # of those that may be chosen, none was left out
             if not len(docs):
-                return Scores(docs, np.empty((0, len(queries)), np.float32), at, blocks is None)
+                return Scores(docs, np.empty((0, len(queries)), np.float32), at, complete)
             best = np.maximum.reduceat(_products(rows, queries), starts, axis=1).T
-        return Scores(docs, best, at, blocks is None)
+        return Scores(docs, best, at, complete)
 
     def step(self) -> bool:
         """Do a bounded piece of building the graph; True while there is more to do. For the indexing thread when idle."""
