@@ -135,6 +135,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "port": (0, 65_535),
     "monitor_port": (-1, 65_535),
     "ws_port": (-1, 65_535),
+    "ws_port": (-1, 65_535),
     "disk_reserve": (-1, 1 << 62),
     "max_payload": (1, limits.PAYLOAD_BYTES_HARD_MAX),
     "max_connections": (1, limits.CONNECTIONS_MAX),
