@@ -73,8 +73,7 @@ GREETING: Piece = (b"CONNECT {}\r\n", Connect(b"{}"))
 CONVERSATIONS = st.lists(PIECES, max_size=12).map(lambda pieces: [GREETING, *pieces])
 
 # Almost protocol: what a careless or hostile peer makes of it.
-WORDS = st.sampled_from(
-    [b"PUB", b"HPUB", b"SUB", b"UNSUB", b"CONNECT", b"PING", b"PONG", b"pub", b"a", b"a.b", b"*", b">", b"{}", b"0", b"1", b"12", b"-1",
-     b"5", b"99999999999", b" ", b"  ", b"\t", b"\r", b"\n", b"\r\n", b"\x00", b"NATS/1.0\r\n\r\n", b"x" * 1100, b"x" * 4100, b"+OK"]
-)  # fmt: skip
+VERBS_AND_WORDS = b"PUB HPUB SUB UNSUB CONNECT PING PONG pub a a.b * > {} 0 1 12 -1 5 99999999999 +OK".split()
+BETWEEN = [b" ", b"  ", b"\t", b"\r", b"\n", b"\r\n", b"\x00", b"NATS/1.0\r\n\r\n", b"x" * 1100, b"x" * 4100]
+WORDS = st.sampled_from([*VERBS_AND_WORDS, *BETWEEN])
 JUNK = st.lists(WORDS | st.binary(max_size=20), max_size=40).map(b"".join)
