@@ -50,10 +50,8 @@ def _ready_line(server: Server) -> str:
     monitor = f"http://{_url_host(settings.monitor_host)}:{server.monitor_port}" if server.monitor_port else "off"
     clients = f"nats://{_url_host(settings.host)}:{server.port}"
     line = f"mq9 {__version__} ready {clients} monitor={monitor} data={Path(settings.data_dir).resolve()}"
-    if server.ws_port:
-        scheme = "wss" if settings.tls_cert else "ws"
-        line += f" websocket={scheme}://{_url_host(settings.ws_host)}:{server.ws_port}"
-    return line
+    scheme = "wss" if settings.tls_cert else "ws"
+    return f"{line} websocket={scheme}://{_url_host(settings.ws_host)}:{server.ws_port}" if server.ws_port else line
 
 
 def _url_host(host: str) -> str:

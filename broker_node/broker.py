@@ -32,7 +32,8 @@ from broker_node.push.directory import Directory
 from broker_node.push.wire import push_for
 from broker_node.router.client import Client
 from broker_node.router.core import CoreRouter
-from broker_node.router.dispatch import OLDER_ONLY, Handler, Request, command_table
+from broker_node.router.dispatch import OLDER_ONLY, Handler, command_table
+from broker_node.router.request import Request
 from broker_node.router.sublist import Subscription
 from mq9.clock import Clock
 from mq9.errors import Mq9Error, error

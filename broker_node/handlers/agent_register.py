@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from broker_node.router.dispatch import Request
+from broker_node.router.request import Request
 from mq9.errors import Mq9Error, error
 from mq9.protocol.replies import OK
 

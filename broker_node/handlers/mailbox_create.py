@@ -8,7 +8,7 @@ import msgspec
 from msgspec import UNSET
 
 from broker_node.mailbox.model import Definition, Mailbox
-from broker_node.router.dispatch import Request
+from broker_node.router.request import Request
 from mq9 import limits
 from mq9.errors import Mq9Error, error
 from mq9.protocol.address import check_address, check_public_address, new_address

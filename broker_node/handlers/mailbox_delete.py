@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from broker_node.handlers import msg_delete
-from broker_node.router.dispatch import Request
+from broker_node.router.request import Request
 from mq9.errors import Mq9Error, NotFound
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from broker_node.mailbox.model import Mailbox
-from broker_node.router.dispatch import Request
+from broker_node.router.request import Request
 from mq9.protocol.replies import success
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from broker_node.push.wire import OLDER_NAMES
-from broker_node.router.dispatch import Request
+from broker_node.router.request import Request
 from mq9.protocol.priority import NAMES
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import binascii
 from typing import TYPE_CHECKING
 
 from broker_node.handlers.mailbox_info import describe
-from broker_node.router.dispatch import Request
+from broker_node.router.request import Request
 from mq9.errors import error
 from mq9.protocol.replies import success
 from mq9.protocol.requests import bounded, decode, list_decoder

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from broker_node.push.wire import split_tail
-from broker_node.router.dispatch import Request
+from broker_node.router.request import Request
 from mq9.errors import Mq9Error
 from mq9.protocol.headers import NO_OPTIONS, parse_send_headers
 from mq9.protocol.priority import tier_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from broker_node.mailbox.acking import CUMULATIVE, SINGLE, Ack
-from broker_node.router.dispatch import Request
+from broker_node.router.request import Request
 from mq9.errors import Mq9Error, error
 from mq9.limits import DELAY_S_MAX, FETCH_MESSAGES_MAX
 from mq9.protocol.replies import OK

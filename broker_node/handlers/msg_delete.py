@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from broker_node.mailbox.mailboxes import Done
 from broker_node.mailbox.model import Mailbox
-from broker_node.router.dispatch import Request
+from broker_node.router.request import Request
 from mq9.errors import Mq9Error, error
 from mq9.protocol.replies import success
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from broker_node.mailbox.grouping import EARLIEST, FROM_ID, FROM_TIME, LATEST, Wanted
 from broker_node.mailbox.model import Fetched, Mailbox
-from broker_node.router.dispatch import Request
+from broker_node.router.request import Request
 from mq9 import limits
 from mq9.errors import Mq9Error, error
 from mq9.protocol.headers import delivery_header

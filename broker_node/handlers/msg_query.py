@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from broker_node.mailbox.model import Fetched, Mailbox
 from broker_node.mailbox.walking import has_tags
-from broker_node.router.dispatch import Request
+from broker_node.router.request import Request
 from mq9.limits import QUERY_MESSAGES_DEFAULT, QUERY_MESSAGES_MAX
 from mq9.protocol.replies import messages_reply, query_encoding
 from mq9.protocol.requests import QueryRequest, bounded, decode, given, milliseconds_since, query_decoder, tag_list

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("mq9.monitor")
 
 CONNECTIONS_MAX: Final = 64
-REQUEST_S_MAX: Final = 10.0  # from connecting, or from the last request, to the end of the next one
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -50,7 +49,7 @@ class _Guard(asyncio.Protocol):
         """A whole request has come: the time begins anew."""
         self.stop()
         if self._transport is not None:
-            self._timer = asyncio.get_running_loop().call_later(REQUEST_S_MAX, self._transport.abort)
+            self._timer = asyncio.get_running_loop().call_later(self._monitor.request_s, self._transport.abort)
 
     def stop(self) -> None:
         if self._timer is not None:
@@ -79,6 +78,7 @@ class Monitor:
 
     def __init__(self, server: Server) -> None:
         self._server = server
+        self.request_s = server.hub.timing.monitor_request_s
         self._metrics = registry_of(server)
         self._runner: web.AppRunner | None = None
         self._listener: asyncio.Server | None = None
@@ -98,7 +98,7 @@ class Monitor:
                 web.get("/metrics", self._metricsz),
             ]
         )
-        runner = web.AppRunner(app, access_log=None, handle_signals=False, keepalive_timeout=REQUEST_S_MAX)
+        runner = web.AppRunner(app, access_log=None, handle_signals=False, keepalive_timeout=self.request_s)
         await runner.setup()
         self._runner = runner
         factory = runner.server

@@ -10,57 +10,33 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-import msgspec
-
-from mq9.errors import Mq9Error
+from broker_node.handlers import (
+    agent_discover,
+    agent_register,
+    agent_report,
+    agent_unregister,
+    mailbox_create,
+    mailbox_delete,
+    mailbox_info,
+    mailbox_list,
+    mailbox_ls,
+    mailbox_msg,
+    mailbox_remove,
+    msg_ack,
+    msg_delete,
+    msg_fetch,
+    msg_query,
+    msg_send,
+)
+from broker_node.router.request import Request
 
 if TYPE_CHECKING:
     from broker_node.broker import Broker
-    from broker_node.router.client import Client
 
 PREFIX: Final = b"$mq9.AI."
 
 # Commands that only the older dialect has: they are answered in it, and who uses one before any CREATE speaks it.
 OLDER_ONLY: Final = frozenset(((b"MAILBOX", b"MSG"), (b"MAILBOX", b"LIST"), (b"MAILBOX", b"DELETE")))
-
-
-class Request:
-    """One command as a handler sees it.
-
-    `tail` is what follows the command in the subject (the address; empty where there is none). `header` is the raw NATS
-    header block or empty. `reply_to` is empty when the sender wants no answer; `respond` then does nothing.
-    """
-
-    __slots__ = ("_deliver", "client", "header", "is_older", "payload", "reply_to", "tail")
-
-    def __init__(
-        self,
-        client: Client,
-        tail: bytes,
-        reply_to: bytes,
-        header: bytes,
-        payload: bytes,
-        deliver: Callable[[bytes, bytes, bytes, bytes], int],
-    ) -> None:
-        self.client = client
-        self.tail = tail
-        self.reply_to = reply_to
-        self.header = header
-        self.payload = payload
-        self.is_older = False  # the answer is in the older dialect
-        self._deliver = deliver
-
-    def respond(self, payload: bytes, header: bytes = b"") -> None:
-        """Publish the answer on the reply subject, as the broker."""
-        if self.reply_to:
-            self._deliver(self.reply_to, b"", header, payload)
-
-    def fail(self, failure: Mq9Error, **fields: object) -> None:
-        """Answer with the error envelope; `fields` are added to it (`mail_address=""`, `deleted=False`, ...)."""
-        if self.is_older:
-            self.respond(msgspec.json.encode({"error": failure.text, "code": failure.status}))
-            return
-        self.respond(msgspec.json.encode({"error": failure.text, "code": failure.code, **fields}))
 
 
 Handler = Callable[["Broker", Request], None]
@@ -75,26 +51,6 @@ class Command(NamedTuple):
 
 def command_table() -> dict[tuple[bytes, bytes], Command]:
     """The two subject tokens after the prefix -> the command. The only list of commands there is."""
-    # Here and not at the top: handlers import Request from this module.
-    from broker_node.handlers import (  # noqa: PLC0415
-        agent_discover,
-        agent_register,
-        agent_report,
-        agent_unregister,
-        mailbox_create,
-        mailbox_delete,
-        mailbox_info,
-        mailbox_list,
-        mailbox_ls,
-        mailbox_msg,
-        mailbox_remove,
-        msg_ack,
-        msg_delete,
-        msg_fetch,
-        msg_query,
-        msg_send,
-    )
-
     return {
         (b"MAILBOX", b"CREATE"): Command(mailbox_create.handle),
         (b"MAILBOX", b"INFO"): Command(mailbox_info.handle, has_tail=True),

@@ -61,7 +61,7 @@ Frame = Connect | Publish | Subscribe | Unsubscribe | Ping | Pong
 # The -ERR texts that published clients and the NATS documentation know.
 UNKNOWN_OPERATION = "Unknown Protocol Operation"
 PARSER_ERROR = "Parser Error"
-CONTROL_LINE_TOO_LONG = "Maximum Control Line Exceeded"
+CONTROL_LINE_TOO_LONG = "maximum control line exceeded"
 PAYLOAD_TOO_LARGE = "Maximum Payload Violation"
 HEADER_TOO_LARGE = "Maximum Header Size Exceeded"
 INVALID_HEADER = "Invalid Message Header"

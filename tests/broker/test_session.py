@@ -49,7 +49,7 @@ def test_slow_bytes_do_not_buy_time_before_connect(hosted: Hosted) -> None:
 def test_what_is_sent_before_connect_is_bounded(hosted: Hosted) -> None:
     client = hosted.dial()
     client.send(b"CONNECT {" + b" " * 4096)
-    assert client.expect_closed() == [_error("Maximum Control Line Exceeded")]
+    assert client.expect_closed() == [_error("maximum control line exceeded")]
 
 
 def test_one_address_has_its_share_of_unauthenticated_connections(host: Host) -> None:

@@ -13,7 +13,7 @@ from tests.nats.reading import connected, read
 
 UNKNOWN = "Unknown Protocol Operation"
 WRONG = "Parser Error"
-TOO_LONG = "Maximum Control Line Exceeded"
+TOO_LONG = "maximum control line exceeded"
 TOO_LARGE = "Maximum Payload Violation"
 H12 = b"NATS/1.0\r\n\r\n"
 

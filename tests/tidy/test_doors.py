@@ -54,7 +54,7 @@ DOORS: dict[str, Room] = {
     ),
     "broker_node": Room(
         ("broker_node", "mq9", "mq9.nats", "mq9.protocol", "mq9.storage", "mq9.registry", *BASE),
-        ("aiohttp", "anyio", "msgspec", "prometheus_client", "uvloop"),
+        ("aiohttp", "anyio", "msgspec", "prometheus_client", "uvloop", "websockets"),
     ),
     # What a command does and what a mailbox is: never a socket, a frame, a transaction or an event loop.
     "broker_node.handlers": Room(
