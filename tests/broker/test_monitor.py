@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from broker_node.hub import Timing
 from broker_node.monitor import pages
 from broker_node.monitor.http import CONNECTIONS_MAX
 from tests.broker.conftest import Host
@@ -217,6 +218,17 @@ def test_peers_that_say_nothing_are_few(watched: Hosted) -> None:
     assert _page(watched, "/healthz")
     for peer in idle:
         peer.close()
+
+
+def test_a_peer_that_never_finishes_its_request_is_cut(host: Host) -> None:
+    hosted = host(monitor_port=0, timing=Timing(tick_s=1e6, monitor_request_s=0.2))
+    address = (HOST, hosted.server.monitor_port)
+    with socket.create_connection(address, timeout=10) as silent, socket.create_connection(address, timeout=10) as half:
+        half.sendall(b"GET /varz HTTP/1.1\r\nHo")
+        for peer in (silent, half):
+            with pytest.raises(ConnectionError):
+                _read_to_end(peer)
+    assert _page(hosted, "/healthz")
 
 
 def _read_to_end(peer: socket.socket) -> None:
