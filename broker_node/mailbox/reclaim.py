@@ -40,6 +40,7 @@ class Reclaim:
         self.boxes = boxes
         self.deleting = deleting
         self.busy: dict[int, bool] = {}  # id of a shelf -> its last step is not durable yet
+        self.complaint = ""
 
     def step(self) -> None:
         """At most RECLAIM_PER_TICK rows of each shelf go into its open batch."""
@@ -47,16 +48,30 @@ class Reclaim:
             shelf.writable = shelf.store.stat().writable
             if self.busy.get(id(shelf)):
                 continue
-            room = RECLAIM_PER_TICK - self._expire(shelf, RECLAIM_PER_TICK)
-            room -= self._empty_trash(shelf, room)
-            if room < RECLAIM_PER_TICK:
-                self.busy[id(shelf)] = True
-                self.boxes.counters.reclaimed += RECLAIM_PER_TICK - room
-                shelf.commit.then(self._stepped, shelf)
+            try:
+                self._step(shelf)
+            except StorageError as failure:
+                self._complain(failure)
+
+    def _step(self, shelf: Shelf) -> None:
+        room = RECLAIM_PER_TICK - self._expire(shelf, RECLAIM_PER_TICK)
+        room -= self._empty_trash(shelf, room)
+        if room < RECLAIM_PER_TICK:
+            self.busy[id(shelf)] = True
+            self.boxes.counters.reclaimed += RECLAIM_PER_TICK - room
+            shelf.commit.then(self._stepped, shelf)
 
     def _stepped(self, failure: Mq9Error | None, shelf: Shelf) -> None:
         self.busy[id(shelf)] = False
         if failure is not None:
+            self._complain(failure)
+        else:
+            self.complaint = ""
+
+    def _complain(self, failure: Mq9Error) -> None:
+        """The next step tries again; the log hears of one trouble once."""
+        if failure.text != self.complaint:
+            self.complaint = failure.text
             log.warning("reclaiming waits: %s", failure.text)
 
     # --- What expired -----------------------------------------------------------------------------------------
@@ -66,15 +81,22 @@ class Reclaim:
         rows = shelf.store.scan(Table.EXPIRY, b"", stop, room)
         batch = shelf.commit.batch
         for row_key, _ in rows:
-            _, kind, what = unpack_expiry_key(row_key)
             batch.delete(Table.EXPIRY, row_key)
-            if kind == ExpiryKind.MESSAGE:
-                self._expire_message(shelf, what)
-            elif kind == ExpiryKind.DEDUP:
-                self._expire_dedup(shelf, what)
-            elif kind == ExpiryKind.MAILBOX:
-                self._expire_mailbox(shelf, what)
+            try:
+                self._expire_row(shelf, row_key)
+            except StorageError as failure:  # one damaged row must not keep the others
+                self.boxes.counters.damaged_records += 1
+                log.error("what expired cannot be read: %s; run `mq9 verify`", failure.text)  # noqa: TRY400  # no bug of ours
         return len(rows)
+
+    def _expire_row(self, shelf: Shelf, row_key: bytes) -> None:
+        _, kind, what = unpack_expiry_key(row_key)
+        if kind == ExpiryKind.MESSAGE:
+            self._expire_message(shelf, what)
+        elif kind == ExpiryKind.DEDUP:
+            self._expire_dedup(shelf, what)
+        elif kind == ExpiryKind.MAILBOX:
+            self._expire_mailbox(shelf, what)
 
     def _expire_message(self, shelf: Shelf, row_key: bytes) -> None:
         row = shelf.store.get(Table.MESSAGE, row_key)

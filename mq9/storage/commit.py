@@ -242,8 +242,7 @@ class GroupCommit:
         later = list(self._queue)
         self._queue.clear()
         self._queued_bytes = 0
-        if self.on_failure is not None:
-            self.on_failure(failure)
+        self._forget(failure)
         _complete(waiting, failure)
         for group in later:
             _complete(group.waiting, failure)
@@ -253,9 +252,18 @@ class GroupCommit:
         waiting, self._waiting = self._waiting, []
         self.batch = Batch()
         failure = error("UNAVAILABLE", reason="the broker is stopping")
-        if self.on_failure is not None:
-            self.on_failure(failure)
+        self._forget(failure)
         _complete(waiting, failure)
+
+    def _forget(self, failure: Mq9Error) -> None:
+        """Have memory forget what was not committed. That reads the store, which may be past reading; whoever waits for an
+        answer gets it all the same."""
+        if self.on_failure is None:
+            return
+        try:
+            self.on_failure(failure)
+        except Mq9Error as trouble:
+            log.critical("what is in memory may be ahead of the store: %s", trouble.text)
 
     # --- The writer thread --------------------------------------------------------------------------------------
 

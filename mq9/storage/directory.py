@@ -19,6 +19,7 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import fcntl
+import logging
 import os
 import re
 from collections.abc import Iterator
@@ -26,6 +27,8 @@ from pathlib import Path
 from typing import Final, NamedTuple, TextIO
 
 from mq9.errors import Mq9Error, error
+
+log = logging.getLogger("mq9.storage")
 
 LOCK_FILE: Final = "mq9.lock"
 CRASH_FILE: Final = "crash.txt"
@@ -107,6 +110,7 @@ class DirectoryLock:
         self.previous = _read_holder(self._fd)
         self._head = b"mq9 1 pid=%d host=%s phase=" % (os.getpid(), _host().encode())
         self._phase = b"closed"
+        self._complained = False
 
     def mark(self, phase: bytes, txn: int) -> None:
         """Note that this process is `opening`, `serving` or `closed`, with `txn` acknowledged."""
@@ -114,9 +118,15 @@ class DirectoryLock:
         self.advance(txn)
 
     def advance(self, txn: int) -> None:
-        """Note that transaction `txn` is durable. Costs one write into the page cache."""
+        """Note that transaction `txn` is durable. Costs one write into the page cache. A note that cannot be written is not
+        a failed commit: an old one is never wrong."""
         line = b"%s%s txn=%d" % (self._head, self._phase, txn)
-        os.pwrite(self._fd, line.ljust(_LINE_BYTES - 1) + b"\n", 0)
+        try:
+            os.pwrite(self._fd, line.ljust(_LINE_BYTES - 1) + b"\n", 0)
+        except OSError as failure:
+            if not self._complained:
+                self._complained = True
+                log.warning("%s cannot be written: %s", self.directory / LOCK_FILE, failure)
 
     def release(self) -> None:
         """Let go of the directory. Closing the descriptor releases the lock."""

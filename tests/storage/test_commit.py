@@ -252,6 +252,19 @@ def test_a_failed_store_fails_everything_from_then_on(bench: Bench) -> None:
     assert bench.commit.stats.commits == 0
 
 
+def test_who_waits_is_told_although_memory_cannot_be_reset(bench: Bench) -> None:
+    """A disk that failed under the meta page leaves LMDB unreadable: the reset read it, raised, and nobody got an answer."""
+
+    def reset(failure: Mq9Error) -> None:
+        raise error("STORAGE_FAILED", reason="nothing can be read")
+
+    bench.commit.on_failure = reset
+    bench.store.failures.append(error("STORAGE_FAILED", reason="fsync"))
+    bench.send("a")
+    bench.settle(1)
+    assert bench.told == [("STORAGE_FAILED", "a")]
+
+
 def test_a_bug_in_the_store_is_told_and_not_fatal(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     bench.store.failures.append(RuntimeError("unforeseen"))
     bench.send("a")
