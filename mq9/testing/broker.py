@@ -128,9 +128,16 @@ def header_block(**headers: str | float) -> bytes:
 class InProcessBroker:
     """The broker, its clock and its loop. `restart` closes and opens it again on the same store directory."""
 
-    def __init__(self, directory: Path | str | None = None, *, store: Store | None = None, **settings: Any) -> None:
+    def __init__(
+        self,
+        directory: Path | str | None = None,
+        *,
+        store: Store | None = None,
+        clock: ManualClock | None = None,
+        **settings: Any,
+    ) -> None:
         """`directory`: a durable store there; else one in memory. `settings` are fields of Settings."""
-        self.clock = ManualClock()
+        self.clock = clock or ManualClock()
         self.loop = ManualLoop(self.clock)
         self._clients = 0
         self._store = store

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final
 
-from tests.chaos.ledger import Ack, Ask, Keyed, Ledger, Register, Remove, Send, body_of
+from tests.chaos.ledger import Ack, Ask, Keyed, Ledger, Pin, Register, Remove, Send, body_of
 from tests.chaos.link import Link
 
 PRIORITIES: Final = ("critical", "urgent", "normal", "normal", "low")
@@ -258,6 +258,42 @@ class Editor(Actor):
             self._next()
 
         return done
+
+
+class Pinner(Actor):
+    """Sends ten messages, pins a group at the newest of them, and sends five more."""
+
+    BEFORE = 10
+    AFTER = 5
+
+    def __init__(self, ledger: Ledger, seed: int, mailbox: str, group: str) -> None:
+        super().__init__(ledger, seed)
+        self.mailbox = mailbox
+        self.group = group
+        self.step = 0
+
+    def begin(self, link: Link) -> None:
+        super().begin(link)
+        self._go_on()
+
+    @property
+    def idle(self) -> bool:
+        return self.step > self.BEFORE + self.AFTER
+
+    def _go_on(self) -> None:
+        """The step that was not answered. All of them can be repeated."""
+        if self.step == self.BEFORE:
+            config = {"num_msgs": 1, "max_wait_ms": 0}
+            body = {"group_name": self.group, "deliver": "latest", "encoding": "text", "config": config}
+            self.tell(Pin(self.mailbox, self.group), f"MSG.FETCH.{self.mailbox}", json.dumps(body).encode(), {}, self._stepped)
+        elif not self.idle:
+            name = f"pinned{self.label}.{self.step}"
+            ask = Send(self.mailbox, name)
+            self.tell(ask, f"MSG.SEND.{self.mailbox}", body_of(name), {"mq9-msg-id": name}, self._stepped)
+
+    def _stepped(self, answer: Any) -> None:
+        self.step += 1
+        self._go_on()
 
 
 class Registrar(Actor):

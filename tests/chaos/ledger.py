@@ -65,9 +65,12 @@ Ask = Send | Ack | Pin | Keyed | Remove | Register
 
 
 def body_of(name: str) -> bytes:
-    """What the message of that name says: a wrong body is known without having kept the right one."""
+    """What the message of that name says: a wrong body is known without having kept the right one. Up to 500 bytes long,
+    or as many KiB as the name says behind a `!`."""
     check = zlib.crc32(name.encode())
-    return b"%b " % name.encode() + b"%08x" % check * (1 + check % 60)
+    kibibytes = name.partition("!")[2]
+    words = int(kibibytes) * 128 if kibibytes else 1 + check % 60
+    return b"%b " % name.encode() + b"%08x" % check * words
 
 
 class Ledger:
