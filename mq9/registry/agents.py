@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 from bisect import bisect_left, insort
 from collections.abc import Callable, Iterable, Iterator
-from itertools import count
+from itertools import count, takewhile
 from sys import intern
 from typing import Final
 
@@ -31,6 +31,7 @@ class Agent:
 
     __slots__ = (
         "created_ms",
+        "dismissed",
         "doc",
         "expires_ms",
         "gone",
@@ -67,6 +68,7 @@ class Agent:
         self.status = ONLINE
         self.tags: tuple[str, ...] = ()
         self.gone = False
+        self.dismissed = False  # an UNREGISTER for it was accepted
 
     def describe(self, registration: Registration) -> None:
         """Take over a registration."""
@@ -228,6 +230,10 @@ class AgentTable:
     def newest_order(self) -> int:
         """The `order` of the agent that was registered last; 0 when there is none."""
         return next((agent.order for agent in reversed(self.by_name.values())), 0)
+
+    def newer_than(self, order: int) -> int:
+        """How many agents were registered first after the one of this `order`."""
+        return sum(1 for _ in takewhile(lambda agent: agent.order > order, reversed(self.by_name.values())))
 
     def matching(self, asked: Discover, now_ms: int) -> Iterator[Agent]:
         """Agents that pass the filters of a request, newest first."""

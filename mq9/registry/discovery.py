@@ -52,42 +52,46 @@ class Discovery:
             self._orders.keep(owner, asked, whole)
             done(None, self._reply(asked, whole))
 
+        # Agents that came after a kept order will be left out of it: look that much further.
+        needed = depth_of(asked) + (self._table.newer_than(kept.newest) if kept is not None else 0)
         if asked.mode == "list":
-            ordered(self._listed(asked, now_ms))
+            ordered(self._listed(asked, needed))
         elif not len(self._table):
             ordered(self._order([], asked.mode, 0, complete=True))
         else:
-            self._ranked(asked, now_ms, ordered, done)
+            self._ranked(asked, needed, ordered, done)
 
-    def _listed(self, asked: Discover, now_ms: int) -> Order:
-        found = self._table.matching(asked, now_ms)
-        depth = max(depth_of(asked), KEPT_DEPTH)
+    def _listed(self, asked: Discover, needed: int) -> Order:
+        found = self._table.matching(asked, self._clock.wall_ms())
+        depth = max(needed, KEPT_DEPTH)
         chosen = list(islice(found, depth))
         more = sum(1 for _ in found) if asked.filtered else self._table.available - len(chosen)
         return self._order([(agent, 0.0) for agent in chosen], "list", len(chosen) + max(0, more), complete=len(chosen) < depth)
 
-    def _ranked(self, asked: Discover, now_ms: int, ordered: Callable[[Order], None], done: Answer) -> None:
+    def _ranked(self, asked: Discover, needed: int, ordered: Callable[[Order], None], done: Answer) -> None:
         """Rank the agents that pass the filters, on the ranking thread unless keywords are enough."""
         only = None
         if asked.filtered or 2 * self._table.available < len(self._table):
-            only = [agent.doc for agent in self._table.matching(asked, now_ms)]
-        needed = depth_of(asked)
+            only = [agent.doc for agent in self._table.matching(asked, self._clock.wall_ms())]
+        depth = max(needed, KEPT_DEPTH) if asked.page else needed + FIRST_PAGE_SPARE
+        question = Question(asked.query, asked.mode, depth, only)
 
         def ranked(result: Ranked | None) -> None:
+            nonlocal question
             if result is None:
                 done(error("UNAVAILABLE", reason="the registry is closing or could not rank"), b"")
                 return
             hits = list(self._hits(result, asked))
-            if len(hits) < needed and not result.complete:
+            if len(hits) < needed and not result.complete and question.depth <= len(result.docs):
                 # Too many of the best are gone or not available: look further down.
-                self._ask(replace(question, depth=DEEPER * question.depth), ranked, done)
+                question = replace(question, depth=DEEPER * question.depth)
+                self._ask(question, ranked, done)
                 return
             total = self._table.available if only is None else len(only)
             if result.mode == "keyword":
                 total = len(hits) if result.complete else result.matches
             ordered(self._order(hits, result.mode, total, complete=result.complete))
 
-        question = Question(asked.query, asked.mode, max(needed, KEPT_DEPTH) if asked.page else needed + FIRST_PAGE_SPARE, only)
         self._ask(question, ranked, done)
 
     def _ask(self, question: Question, ranked: Callable[[Ranked | None], None], done: Answer) -> None:

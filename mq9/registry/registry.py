@@ -53,9 +53,9 @@ _encode: Final = msgspec.json.Encoder().encode
 
 
 class _Pending:
-    """A REGISTER under way. It comes into force when it is both stored and indexed, unless it was cancelled meanwhile."""
+    """A REGISTER under way. It comes into force when it is both stored and indexed, unless its agent was dismissed meanwhile."""
 
-    __slots__ = ("agent", "cancelled", "doc", "done", "indexed", "registration", "report", "stored", "vectors")
+    __slots__ = ("agent", "doc", "done", "indexed", "registration", "report", "stored", "vectors")
 
     def __init__(self, agent: Agent, doc: int, registration: Registration, done: Done) -> None:
         self.agent = agent
@@ -64,7 +64,6 @@ class _Pending:
         self.done = done
         self.stored = False
         self.indexed = False
-        self.cancelled = False  # unregistered before it came into force
         self.report: Report | None = None  # that came in meanwhile
         self.vectors: VectorRecord | None = None
 
@@ -179,8 +178,8 @@ class Registry:
         agent, pending = self._find(body)
         revision = agent.revision
         if pending is not None:
-            pending.cancelled = True
             revision = pending.registration.revision
+        agent.dismissed = True  # its registrations under way will be answered, and not come into force
         self._stage_removal(agent.key, revision)
         self._staged[agent.name] = None
         self._commit.then(self._unregistered, agent, done)
@@ -270,7 +269,6 @@ class Registry:
 
     def _stored(self, failure: Mq9Error | None, pending: _Pending) -> None:
         if failure is not None:
-            pending.cancelled = True
             self._settle(pending)
             self.background.submit(RemoveJob(pending.doc))
             pending.done(failure)
@@ -282,7 +280,7 @@ class Registry:
         """Put a registration in force once nothing is missing. Both completions keep their order, so these do too."""
         if not (pending.stored and pending.indexed):
             return
-        if pending.cancelled:
+        if pending.agent.dismissed:
             self._settle(pending)
             self.background.submit(RemoveJob(pending.doc))
         elif pending.agent.gone:
@@ -336,6 +334,7 @@ class Registry:
     def _unregistered(self, failure: Mq9Error | None, agent: Agent, done: Done) -> None:
         if self._staged.get(agent.name, agent) is None:
             del self._staged[agent.name]
+        agent.dismissed = failure is None
         if failure is None and not agent.gone:
             self.table.remove(agent)
             if agent.doc:

@@ -172,14 +172,14 @@ class Node:
         self.registry.discover(_payload(body), owner, answered)
         return answers
 
-    def discover(self, owner: int = 1, **body: Any) -> dict[str, Any]:
+    def discover(self, owner: int = 1, /, **body: Any) -> dict[str, Any]:
         answers = self.ask(body, owner)
         self.loop.run_until(lambda: bool(answers))
         if "failure" in answers[0]:
             raise answers[0]["failure"]
         return answers[0]
 
-    def names(self, owner: int = 1, **body: Any) -> list[str]:
+    def names(self, owner: int = 1, /, **body: Any) -> list[str]:
         """Names of the agents a DISCOVER answers with."""
         return [agent["name"] for agent in self.discover(owner, **body)["agents"]]
 
