@@ -61,8 +61,8 @@ class Timing:
     tick_s: float = 0.25
     authenticate_s: float = limits.PREAUTH_TIMEOUT_S
     handshake_s: float = limits.TLS_HANDSHAKE_TIMEOUT_S
-    monitor_request_s: float = 10.0  # from connecting to the monitor, or from the last request, to the end of the next one
-    linger_s: float = 1.0  # after -ERR the client may still be sending; closing at once would reset the text away
+    monitor_request_s: float = limits.MONITOR_REQUEST_S
+    linger_s: float = limits.LINGER_S
 
 
 class Traffic:

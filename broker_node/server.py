@@ -25,16 +25,14 @@ from broker_node.monitor.http import Monitor
 from broker_node.tls import server_context
 from broker_node.websocket import WebSocketDoor
 from mq9.clock import Clock
+from mq9.limits import ACCEPT_BACKLOG, DESCRIPTORS_RESERVED
 from mq9.settings import Settings
 
 log = logging.getLogger("mq9.server")
 
 NATS_VERSION: Final = "2.10.0"  # clients switch features on this; it is the protocol level we speak, not our own version
-DESCRIPTORS_RESERVED: Final = 128  # for the store, the monitor, logs and what Python opens
-BACKLOG: Final = 1024  # connections the system keeps for us to accept
 CLOSE_INTERVAL_S_MAX: Final = 0.25  # between two clients of a lame duck, however few there are
 FLUSH_S_MAX: Final = 1.0  # what closing connections get for their last bytes
-
 
 MakeBroker = Callable[[Settings, Clock, LoopHooks], Broker]
 
@@ -82,13 +80,13 @@ class Server:
         hub.all_gone = self._empty.set
         try:
             self._listener = await self._loop.create_server(
-                lambda: Connection(hub, context), settings.host or None, settings.port, backlog=BACKLOG, reuse_address=True
+                lambda: Connection(hub, context), settings.host or None, settings.port, backlog=ACCEPT_BACKLOG, reuse_address=True
             )
             self._port = self._listener.sockets[0].getsockname()[1]
             hub.info = self._info(context)
             if settings.ws_port >= 0:
                 self._ws_listener = await self._loop.create_server(
-                    lambda: WebSocketDoor(hub), settings.ws_host or None, settings.ws_port, ssl=context, backlog=BACKLOG
+                    lambda: WebSocketDoor(hub), settings.ws_host or None, settings.ws_port, ssl=context, backlog=ACCEPT_BACKLOG
                 )
                 self.ws_port = self._ws_listener.sockets[0].getsockname()[1]
             if settings.monitor_port >= 0:

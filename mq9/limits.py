@@ -32,6 +32,14 @@ WRITE_DEADLINE_S: Final = 10.0  # a socket that takes nothing for this long is c
 PING_INTERVAL_S: Final = 120.0  # as nats-server's
 PINGS_OUT_MAX: Final = 2  # as nats-server's: a silent client is gone after about five minutes
 CONNECTIONS_MAX: Final = 65_536  # or what the descriptor limit leaves, logged at start
+LINGER_S: Final = 1.0  # after -ERR the client may still be sending; closing at once would reset the text away
+DESCRIPTORS_RESERVED: Final = 128  # of the descriptor limit: for the store, the monitor, logs and what Python opens
+ACCEPT_BACKLOG: Final = 1024  # connections the system keeps for us to accept
+ROUTE_CACHE_ENTRIES_MAX: Final = 65_536  # as many as connections; a full cache is emptied and refills as it is used
+ROUTE_CACHE_KEY_BYTES_MAX: Final = 128  # longer subjects are looked up every time, so that a flood of them cannot fill memory
+MONITOR_CONNECTIONS_MAX: Final = 64  # scrapers and a few people; clients need the descriptors
+MONITOR_REQUEST_S: Final = 10.0  # from connecting, or from the last request, to the end of the next one
+MONITOR_PAGE_MAX: Final = 1024  # rows of one page, as nats-server
 LAME_DUCK_GRACE_S: Final = 10.0  # ldm:true is sent, clients move
 LAME_DUCK_CLOSE_S: Final = 30.0  # the rest are closed, spread over this
 

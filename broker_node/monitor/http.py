@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, cast
 
 import msgspec
 from aiohttp import web
@@ -17,13 +17,13 @@ from prometheus_client.exposition import choose_encoder
 
 from broker_node.monitor import pages
 from broker_node.monitor.metrics import registry_of
+from mq9.limits import MONITOR_CONNECTIONS_MAX
 
 if TYPE_CHECKING:
     from broker_node.server import Server
 
 log = logging.getLogger("mq9.monitor")
 
-CONNECTIONS_MAX: Final = 64
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -40,7 +40,7 @@ class _Guard(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self._monitor.guards.add(self)
-        if len(self._monitor.guards) > CONNECTIONS_MAX:
+        if len(self._monitor.guards) > MONITOR_CONNECTIONS_MAX:
             self._transport.abort()
         self.renew()
         self._inner.connection_made(transport)

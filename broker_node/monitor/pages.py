@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from mq9 import __version__, limits
 
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from broker_node.router.sublist import Subscription
     from broker_node.server import Server
     from broker_node.session import Session
-
-PAGE_MAX: Final = 1024
 
 Page = dict[str, Any]
 
@@ -32,7 +30,7 @@ class BadQuery(Exception):
 
 def page_of(query: Mapping[str, str]) -> tuple[int, int]:
     """(offset, limit) of a request."""
-    return _number(query, "offset", 0, 0, 1 << 31), _number(query, "limit", PAGE_MAX, 1, PAGE_MAX)
+    return _number(query, "offset", 0, 0, 1 << 31), _number(query, "limit", limits.MONITOR_PAGE_MAX, 1, limits.MONITOR_PAGE_MAX)
 
 
 def _number(query: Mapping[str, str], name: str, default: int, low: int, high: int) -> int:

@@ -14,10 +14,8 @@ from __future__ import annotations
 
 from typing import Final, Protocol
 
+from mq9.limits import ROUTE_CACHE_ENTRIES_MAX, ROUTE_CACHE_KEY_BYTES_MAX
 from mq9.nats.subjects import has_wildcard, is_valid_publication
-
-CACHE_ENTRIES_MAX: Final = 65_536  # of each cache, as many as connections; a full one is emptied and refills as it is used
-CACHE_KEY_BYTES_MAX: Final = 128  # longer subjects are walked every time, so that a flood of them cannot fill memory
 
 _WILDCARDS: Final = frozenset((b"*", b">"))
 _ODD_ENDS: Final = frozenset(b".*>")
@@ -150,7 +148,7 @@ class Sublist:
         found = self._by_subject.get(subject)
         if found is None:
             # A last token that is empty or a wildcard must not pass for one of its neighbours.
-            if subject[-1] not in _ODD_ENDS and len(subject) <= CACHE_KEY_BYTES_MAX:
+            if subject[-1] not in _ODD_ENDS and len(subject) <= ROUTE_CACHE_KEY_BYTES_MAX:
                 found = self._by_prefix.get(subject[: subject.rfind(b".") + 1])
             if found is None:
                 self.misses += 1
@@ -176,13 +174,13 @@ class Sublist:
             for child in (children.get(b">"), children.get(b"*"), children.get(last)):
                 _collect(child, plain, queues)
         found = Match(tuple(plain), tuple(map(tuple, queues.values()))) if plain or queues else NOBODY
-        if len(subject) <= CACHE_KEY_BYTES_MAX:
+        if len(subject) <= ROUTE_CACHE_KEY_BYTES_MAX:
             self._remember(subject, found, told_apart=told_apart)
         return found
 
     def _remember(self, subject: bytes, found: Match, *, told_apart: bool) -> None:
         prefix = subject[: subject.rfind(b".") + 1]
-        if len(self._by_subject) >= CACHE_ENTRIES_MAX or len(self._by_prefix) >= CACHE_ENTRIES_MAX:
+        if len(self._by_subject) >= ROUTE_CACHE_ENTRIES_MAX or len(self._by_prefix) >= ROUTE_CACHE_ENTRIES_MAX:
             self._forget_all()
         if told_apart:
             self._by_subject[subject] = found

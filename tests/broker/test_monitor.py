@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from broker_node.hub import Timing
 from broker_node.monitor import pages
-from broker_node.monitor.http import CONNECTIONS_MAX
+from mq9.limits import MONITOR_CONNECTIONS_MAX, MONITOR_PAGE_MAX
 from tests.broker.conftest import Host
 from tests.broker.hosted import HOST, Hosted
 
@@ -137,7 +137,7 @@ def test_wrong_queries_are_refused(watched: Hosted, query: str) -> None:
 
 
 def test_a_page_has_a_most(watched: Hosted) -> None:
-    assert _page(watched, "/connz?limit=1000000")["limit"] == pages.PAGE_MAX
+    assert _page(watched, "/connz?limit=1000000")["limit"] == MONITOR_PAGE_MAX
 
 
 def test_health(host: Host) -> None:
@@ -206,14 +206,16 @@ def test_only_reading_is_possible(watched: Hosted) -> None:
 
 
 def test_peers_that_say_nothing_are_few(watched: Hosted) -> None:
-    idle = [socket.create_connection((HOST, watched.server.monitor_port), timeout=10) for _ in range(CONNECTIONS_MAX)]
-    for peer in idle[: CONNECTIONS_MAX // 2]:
+    idle = [socket.create_connection((HOST, watched.server.monitor_port), timeout=10) for _ in range(MONITOR_CONNECTIONS_MAX)]
+    for peer in idle[: MONITOR_CONNECTIONS_MAX // 2]:
         peer.sendall(b"GET /varz HTTP/1.1\r\nHo")
     with socket.create_connection((HOST, watched.server.monitor_port), timeout=10) as refused, pytest.raises(ConnectionError):
         _read_to_end(refused)
     assert watched.raw().flush() == []  # clients of the broker are not touched by it
     idle[0].close()
-    while watched.on_loop(lambda: len(watched.server._monitor.guards if watched.server._monitor else ())) >= CONNECTIONS_MAX:
+    while (
+        watched.on_loop(lambda: len(watched.server._monitor.guards if watched.server._monitor else ())) >= MONITOR_CONNECTIONS_MAX
+    ):
         pass
     assert _page(watched, "/healthz")
     for peer in idle:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from broker_node.server import DESCRIPTORS_RESERVED
+from mq9.limits import DESCRIPTORS_RESERVED
 from tests.support.raw import Closed, RawClient
 from tests.support.server import COMMAND, HOST, ROOT, ServerProcess
 

@@ -11,6 +11,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 from broker_node.router import sublist as module
 from broker_node.router.core import INVALID_SUBJECT, CoreRouter
 from broker_node.router.sublist import Sublist, Subscription
+from mq9.limits import ROUTE_CACHE_ENTRIES_MAX
 from mq9.nats.subjects import is_valid_publication, is_valid_subscription, matches
 
 
@@ -133,9 +134,9 @@ def test_an_invalid_neighbour_of_a_cached_subject_is_still_invalid() -> None:
 def test_a_flood_of_subjects_fills_no_memory() -> None:
     sublist = Sublist()
     sublist.add(_sub(b"a.b.c"))
-    for number in range(module.CACHE_ENTRIES_MAX + 10):
+    for number in range(ROUTE_CACHE_ENTRIES_MAX + 10):
         sublist.match(b"%d.x" % number)
-    assert sublist.cached <= module.CACHE_ENTRIES_MAX
+    assert sublist.cached <= ROUTE_CACHE_ENTRIES_MAX
     before = sublist.cached
     sublist.match(b"y" * 200 + b".x")
     assert sublist.cached == before
