@@ -44,6 +44,21 @@ class _Target(NamedTuple):
     address: str
 
 
+class _Budget(NamedTuple):
+    """Time for the whole import."""
+
+    clock: Clock
+    deadline_s: float
+    timeout_s: float
+
+    def left_s(self, url: str) -> float:
+        """Seconds left; raises UNAVAILABLE when there are none."""
+        left_s = self.deadline_s - self.clock.monotonic_s()
+        if left_s <= 0:
+            raise error("UNAVAILABLE", reason=f"{url}: no complete answer within {self.timeout_s:g} s")
+        return left_s
+
+
 class _Pinned(http.client.HTTPConnection):
     """A connection to the checked address; the host is what the certificate and the Host header are about."""
 
@@ -72,21 +87,29 @@ def is_public(address: Address) -> bool:
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
 
 
-def fetch_card(url: str, clock: Clock, *, allow_private: bool = False, admits: Admits = is_public) -> dict[str, Any]:
-    """The AgentCard at `url`, or at the well-known places below it when it does not name a .json file.
+def fetch_card(
+    url: str, clock: Clock, *, allow_private: bool = False, timeout_s: float = TIMEOUT_S, admits: Admits = is_public
+) -> dict[str, Any]:
+    """The AgentCard at `url` (https when no scheme is given), or at the well-known places below it.
 
-    Raises FORBIDDEN for an address that is not public, UNAVAILABLE when nothing answers in time, INVALID_REQUEST for what is
-    no card. `admits` takes the place of `is_public`; `allow_private` admits every address.
+    Raises FORBIDDEN for an address that is not public, UNAVAILABLE when nothing answers in `timeout_s`, AGENT_NOT_FOUND when
+    there is no card, INVALID_REQUEST for what is none. `admits` takes the place of `is_public`; `allow_private` admits all.
     """
-    deadline_s = clock.monotonic_s() + TIMEOUT_S
-    check = (lambda _: True) if allow_private else admits
-    places = [url] if urlsplit(url).path.endswith(".json") else [url.rstrip("/") + place for place in WELL_KNOWN]
-    status = 0
-    for place in places:
-        status, body = _get(place, check, clock, deadline_s)
+    if "://" not in url:
+        url = f"https://{url}"
+    budget = _Budget(clock, clock.monotonic_s() + timeout_s, timeout_s)
+    check: Admits = (lambda _: True) if allow_private else admits
+    path = urlsplit(url).path
+    below = [] if path.endswith(".json") else [url.rstrip("/") + place for place in WELL_KNOWN]
+    for place in [url, *below] if path.strip("/") else below:
+        status, body = _get(place, check, budget)
+        if status == 200 and (place == url and below and not _is_card(body)):
+            continue  # a page for people; the card is where cards are
         if status == 200:
             return _card(body, place)
-    raise error("UNAVAILABLE", reason=f"{places[-1]} answered {status}")
+        if status not in (404, 410):
+            raise error("UNAVAILABLE", reason=f"{place} answered {status}")
+    raise error("AGENT_NOT_FOUND")
 
 
 def registration_of(card: dict[str, Any], url: str) -> dict[str, Any]:
@@ -94,11 +117,11 @@ def registration_of(card: dict[str, Any], url: str) -> dict[str, Any]:
     return {"name": card["name"], "agent_card": card, "source_url": url}
 
 
-def _get(url: str, admits: Admits, clock: Clock, deadline_s: float) -> tuple[int, bytes]:
+def _get(url: str, admits: Admits, budget: _Budget) -> tuple[int, bytes]:
     """Status and body of a GET, redirects followed."""
     for _ in range(REDIRECTS_MAX + 1):
         target = _check(url, admits)
-        status, location, body = _request(target, clock, deadline_s)
+        status, location, body = _request(target, budget)
         if status not in _REDIRECTS or not location:
             return status, body
         following = urljoin(url, location)
@@ -129,9 +152,9 @@ def _check(url: str, admits: Admits) -> _Target:
     return _Target(url, parts.scheme == "https", parts.hostname, port, path, addresses[0])
 
 
-def _request(target: _Target, clock: Clock, deadline_s: float) -> tuple[int, str, bytes]:
+def _request(target: _Target, budget: _Budget) -> tuple[int, str, bytes]:
     """Status, Location and body. A socket's timeout is for one step, so the deadline is looked at after each."""
-    connection = _Pinned(target, _left(clock, deadline_s, target))
+    connection = _Pinned(target, budget.left_s(target.url))
     try:
         connection.request("GET", target.path, headers={"Accept": "application/json", "User-Agent": "mq9"})
         response = connection.getresponse()
@@ -140,7 +163,7 @@ def _request(target: _Target, clock: Clock, deadline_s: float) -> tuple[int, str
             body += chunk
             if len(body) > CARD_BYTES_MAX:
                 raise error("PAYLOAD_TOO_LARGE", size=len(body), limit=CARD_BYTES_MAX)
-            left_s = _left(clock, deadline_s, target)
+            left_s = budget.left_s(target.url)
             if connection.sock is not None:  # it is gone once the last byte of a closing answer is here
                 connection.sock.settimeout(left_s)
         return response.status, response.getheader("Location") or "", bytes(body)
@@ -150,11 +173,8 @@ def _request(target: _Target, clock: Clock, deadline_s: float) -> tuple[int, str
         connection.close()
 
 
-def _left(clock: Clock, deadline_s: float, target: _Target) -> float:
-    left_s = deadline_s - clock.monotonic_s()
-    if left_s <= 0:
-        raise error("UNAVAILABLE", reason=f"{target.url}: no complete answer within {TIMEOUT_S:g} s")
-    return left_s
+def _is_card(body: bytes) -> bool:
+    return body.lstrip()[:1] == b"{"
 
 
 def _card(body: bytes, url: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import pytest
 from aiohttp import web
 
 from mq9.clock import SystemClock
-from mq9.errors import Forbidden, Mq9Error
+from mq9.errors import Forbidden, Mq9Error, NotFound
 from mq9.registry.a2a_import import CARD_BYTES_MAX, TIMEOUT_S, Address, fetch_card, is_public, registration_of
 from mq9.registry.requests import parse_agent
 from tests.registry.http_service import pause, serving
@@ -43,9 +43,12 @@ def test_the_well_known_places(place: str) -> None:
     assert body.name == "Geo"
 
 
-def test_a_file_and_a_path_below() -> None:
-    with serving(site({"/cards/geo.json": json.dumps(CARD), "/geo/.well-known/agent-card.json": json.dumps(CARD)})) as port:
-        for path in ("cards/geo.json", "geo"):
+def test_a_file_a_path_and_a_place_below_a_page() -> None:
+    text = json.dumps(CARD)
+    files = {"/cards/geo.json": text, "/geo/.well-known/agent-card.json": text, "/card": text, "/page": "<html>"}
+    files["/page/.well-known/agent.json"] = text
+    with serving(site(files)) as port:
+        for path in ("cards/geo.json", "geo", "card", "page"):
             assert fetch_card(f"http://127.0.0.1:{port}/{path}", CLOCK, allow_private=True) == CARD
 
 
@@ -99,7 +102,7 @@ def test_a_redirect_is_followed_and_checked_like_the_first() -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["", "geo", "ftp://x/agent.json", "http:///agent.json", "http://user:pw@x/agent.json", "http://x:99999/a.json"]
+    "url", ["", "ftp://x/agent.json", "http:///agent.json", "http://user:pw@x/agent.json", "http://x:99999/a.json"]
 )
 def test_what_is_no_url(url: str) -> None:
     with pytest.raises(Mq9Error, match="invalid request"):
@@ -120,7 +123,7 @@ def test_a_card_that_is_too_large() -> None:
 
 
 def test_nobody_there_and_nothing_there() -> None:
-    with serving(site({})) as port, pytest.raises(Mq9Error, match="answered 404"):
+    with serving(site({})) as port, pytest.raises(NotFound):
         fetch_card(f"http://127.0.0.1:{port}", CLOCK, allow_private=True)
     with pytest.raises(Mq9Error, match="ConnectionRefused"):
         fetch_card(f"http://127.0.0.1:{port}", CLOCK, allow_private=True)
