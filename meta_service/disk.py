@@ -26,7 +26,7 @@ from pathlib import Path
 import lmdb
 
 from mq9 import limits
-from mq9.errors import error
+from mq9.errors import Mq9Error, error
 
 # The first byte of every row. To change what rows are: raise it, read the old ones in `unseal` for one release at least,
 # and keep a fixture of them in tests/meta.
@@ -65,22 +65,20 @@ class Disk:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._lock = _lock(directory / "mq9-meta.lock")
         try:
-            self._env = self._open()
+            self._env, self._tables = self._open()
         except BaseException:  # whatever it was, the directory must not stay locked
             os.close(self._lock)
             raise
-        self._tables = [self._env.open_db(name, create=False) for name in _NAMES]
 
-    def _open(self) -> lmdb.Environment:
+    def _open(self) -> tuple[lmdb.Environment, list[lmdb._Database]]:
         path = self.directory / "data.mdb"
         try:
             if not path.exists():
                 self._create(path)
-            return self._environment(self.directory)
-        except (lmdb.CorruptedError, lmdb.InvalidError, lmdb.VersionMismatchError) as failure:
-            raise error("DATA_DAMAGED", reason=f"{path}: {failure}") from failure
+            env = self._environment(self.directory)
+            return env, [env.open_db(name, create=False) for name in _NAMES]
         except (OSError, lmdb.Error) as failure:
-            raise error("STORAGE_FAILED", reason=f"{path} cannot be opened: {failure}") from failure
+            raise _read_failure(failure, path) from failure
 
     def _environment(self, folder: Path) -> lmdb.Environment:
         return lmdb.Environment(
@@ -164,7 +162,7 @@ class Disk:
         self.commit_s = time.perf_counter() - started_s
         self.commits += 1
 
-    def _failed(self, failure: lmdb.Error) -> Exception:
+    def _failed(self, failure: lmdb.Error) -> Mq9Error:
         return error("STORAGE_FAILED", reason=f"{self.directory}: {failure}")
 
     # --- Reading what is committed: any thread --------------------------------------------------------------------
@@ -201,21 +199,35 @@ class Snapshot:
         self._tables = tables
 
     def get(self, table: int, key: bytes) -> bytes | None:
-        row = self._txn.get(key, db=self._tables[table])
+        try:
+            row = self._txn.get(key, db=self._tables[table])
+        except lmdb.Error as failure:
+            raise _read_failure(failure, _NAMES[table].decode()) from failure
         return None if row is None else unseal(key, row)
 
     def rows(self, table: int, start: bytes = b"", stop: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
         """(key, value) with start <= key < stop in key order."""
-        with self._txn.cursor(db=self._tables[table]) as cursor:
-            if not (cursor.set_range(start) if start else cursor.first()):
-                return
-            for key, row in cursor.iternext(keys=True, values=True):
-                if stop is not None and key >= stop:
+        try:
+            with self._txn.cursor(db=self._tables[table]) as cursor:
+                if not (cursor.set_range(start) if start else cursor.first()):
                     return
-                yield key, unseal(key, row)
+                for key, row in cursor.iternext(keys=True, values=True):
+                    if stop is not None and key >= stop:
+                        return
+                    yield key, unseal(key, row)
+        except lmdb.Error as failure:
+            raise _read_failure(failure, _NAMES[table].decode()) from failure
 
     def close(self) -> None:
         self._txn.abort()
+
+
+def _read_failure(failure: Exception, what: object) -> Mq9Error:
+    """DATA_DAMAGED for what LMDB calls damage, else STORAGE_FAILED."""
+    damage = (lmdb.CorruptedError, lmdb.InvalidError, lmdb.NotFoundError, lmdb.PageNotFoundError, lmdb.VersionMismatchError)
+    if isinstance(failure, damage):
+        return error("DATA_DAMAGED", reason=f"{what}: {failure}; replace this node's disk by an empty one")
+    return error("STORAGE_FAILED", reason=f"{what} cannot be read: {failure}")
 
 
 def _lock(path: Path) -> int:

@@ -74,6 +74,7 @@ class EngineOptions:
     tuning: Tuning = field(default_factory=Tuning)
     barrier_s: float = 0.2
     disk_reserve_bytes: int = 0
+    sync: bool = True  # off only for tests that have to see what is lost without it
     defaults: ClusterDefaults = field(default_factory=ClusterDefaults)
 
 
@@ -97,7 +98,7 @@ class Engine:
         self.options = options
         self._hooks = hooks
         self.failure: BaseException | None = None
-        self.disk = Disk(options.directory)
+        self.disk = Disk(options.directory, sync=options.sync)
         try:
             self.state = State(self.disk, hooks.on_change)
             self.transport = Transport(options.identity, options.peers, self._events())
