@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -94,3 +97,13 @@ def test_the_ten_commands_by_hand(cli: NatsCli) -> None:
     found = cli.request("AGENT.DISCOVER", '{"text":"terminal"}')["agents"]
     assert [agent["name"] for agent in found] == ["natscli.agent"]
     assert cli.request("AGENT.UNREGISTER", '{"name":"natscli.agent"}')["error"] == ""
+
+
+def test_the_commands_of_the_readme(cli: NatsCli) -> None:
+    """Word for word; each answers without an error."""
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    lines = [line for block in re.findall(r"```console\n(.*?)```", readme, re.DOTALL) for line in block.splitlines()]
+    commands = [shlex.split(line)[1:] for line in lines if line.startswith("nats ")]
+    assert len(commands) >= 4
+    for command in commands:
+        assert '"error":""' in cli.run(*command)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 CODE = ("mq9", "broker_node", "meta_service")  # what users install
-SUPPORT = ("tests", "bench", "scripts")
+SUPPORT = ("tests", "bench", "docs", "scripts")
 SKIPPED = {"__pycache__", "node_modules", "target", "build", "dist", "mq9-data"}
 GENERATED = ("_pb2.py", "_pb2_grpc.py")  # made from proto/, read by nobody
 TEXT_SUFFIXES = {
@@ -68,7 +68,7 @@ def python(*folders: str) -> tuple[Source, ...]:
 @cache
 def texts() -> tuple[tuple[str, str], ...]:
     """(path, text) of every text file that is or may be committed."""
-    folders = [ROOT / name for name in (*CODE, *SUPPORT, "docs", "proto", "helm", ".ci") if (ROOT / name).is_dir()]
+    folders = [ROOT / name for name in (*CODE, *SUPPORT, "proto", "helm", ".ci") if (ROOT / name).is_dir()]
     paths = [path for folder in folders for path in _files(folder)]
     paths += [path for path in ROOT.iterdir() if path.is_file()]
     return tuple(

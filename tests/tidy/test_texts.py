@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+import tomllib
 
-from tests.tidy.sources import texts
+from tests.tidy.sources import CODE, ROOT, texts
 
 # Written in pieces, so that this file passes itself.
 MACHINE_PATHS = re.compile("/" + "(?:work|root|home|Users)" + r"/[\w.-]+")
@@ -38,3 +39,16 @@ def test_no_registry_host() -> None:
 def test_no_private_key() -> None:
     """Tests make their keys when they run."""
     assert not _found(PRIVATE_KEYS)
+
+
+def test_what_is_not_python_is_packaged() -> None:
+    """A file that the code reads at run time must be in the wheel, not only in the repository."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    packaged = {
+        path
+        for package, patterns in project["tool"]["setuptools"]["package-data"].items()
+        for pattern in patterns
+        for path in (ROOT / package).glob(pattern)
+    }
+    others = {path for room in CODE for path in (ROOT / room).rglob("*") if path.is_file() and "__pycache__" not in path.parts}
+    assert not {path for path in others if path.suffix not in (".py", ".pyi")} - packaged
