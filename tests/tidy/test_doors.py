@@ -83,7 +83,7 @@ DOORS: dict[str, Room] = {
     # How brokers and tools reach the meta service: finds the leader, repeats what may be repeated.
     "mq9.meta": Room(("mq9.meta", "mq9.v1", *BASE), ("google", "grpc")),
     # What a cluster must agree on, in Raft; never the broker.
-    "meta_service": Room(("meta_service", "mq9", "mq9.v1", *BASE), ("google", "grpc", "lmdb", "pysyncobj")),
+    "meta_service": Room(("meta_service", "mq9", "mq9.meta", "mq9.v1", *BASE), ("google", "grpc", "lmdb", "pysyncobj")),
 }  # fmt: skip
 
 
