@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import typer
 
-from mq9.errors import error
+from mq9.errors import NotFound, error, from_reply
 from mq9.limits import AGENT_RECORD_BYTES_MAX
 
 WELL_KNOWN: Final = ("/.well-known/agent-card.json", "/.well-known/agent.json")  # today's place, and the one before
@@ -64,13 +64,13 @@ def download(url: str, timeout_s: float) -> dict[str, Any]:
     for place in WELL_KNOWN[:-1]:
         try:
             return one(_get(base + place, timeout_s), base + place)
-        except FileNotFoundError:
+        except NotFound:
             continue
     return one(_get(base + WELL_KNOWN[-1], timeout_s), base + WELL_KNOWN[-1])
 
 
 def _get(url: str, timeout_s: float) -> str:
-    """The text behind `url`. Raises FileNotFoundError for 404, UNAVAILABLE for everything else that is not an answer."""
+    """The text behind `url`. Raises AGENT_NOT_FOUND for 404, UNAVAILABLE for everything else that is not an answer."""
     from urllib.error import HTTPError, URLError  # noqa: PLC0415  # 25 ms for this one command
     from urllib.request import urlopen  # noqa: PLC0415
 
@@ -80,7 +80,7 @@ def _get(url: str, timeout_s: float) -> str:
     except HTTPError as failure:
         with failure:
             if failure.code == 404:
-                raise FileNotFoundError(url) from None
+                raise from_reply("AGENT_NOT_FOUND", f"no AgentCard at {url}") from None
             raise error("UNAVAILABLE", reason=f"{url} answered {failure.code} {failure.reason}") from None
     except (URLError, OSError) as failure:
         raise error("UNAVAILABLE", reason=f"cannot read {url}: {getattr(failure, 'reason', failure)}") from None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
-import msgspec
 import typer
 
 from mq9.cli import output
@@ -65,7 +64,7 @@ async def ls(
             if not after:
                 break
     if session.json:
-        output.as_json({"mailboxes": [msgspec.to_builtins(info) for info in found]})
+        output.as_json({"mailboxes": [_plain(each) for each in found]})
         return
     rows = [
         (each.mail_address, each.messages, output.size_text(each.bytes), output.time_text(each.expires_at), each.desc)
@@ -80,7 +79,7 @@ async def info(session: Session, address: Address) -> None:
     async with session.client() as client:
         found = await client.mailbox_info(address)
     if session.json:
-        output.as_json(msgspec.to_builtins(found))
+        output.as_json(_plain(found))
         return
     output.fields({
         "address": found.mail_address, "description": found.desc or "-", "public": "yes" if found.public else "no",
@@ -108,3 +107,11 @@ async def rm(
             await client.mailbox_remove(address)
     if session.json:
         output.as_json({"removed": addresses})
+
+
+def _plain(info: MailboxInfo) -> dict[str, Any]:
+    """A mailbox's description as JSON has it."""
+    import msgspec  # noqa: PLC0415  # with the client, not for --help
+
+    plain: dict[str, Any] = msgspec.to_builtins(info)
+    return plain

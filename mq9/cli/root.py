@@ -43,7 +43,9 @@ class NounGroup(TyperGroup):
         if cmd_name not in self.commands:
             app = import_module(f"mq9.cli.{MODULES[cmd_name]}").app
             if cmd_name in GROUPS:
-                self.commands[cmd_name] = typer.main.get_command(app)
+                group = typer.main.get_command(app)
+                group.name = cmd_name
+                self.commands[cmd_name] = group
             else:
                 self.commands.update(typer.main.get_group(app).commands)
         return self.commands[cmd_name]

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Final
 
 # Flags whose values are secrets, and the environment variables the commands read instead.
-VARIABLES: Final = {"--password": "MQ9_PASSWORD", "--token": "MQ9_TOKEN"}
+VARIABLES: Final = {"--password": "MQ9_PASSWORD", "--token": "MQ9_TOKEN", "--embedding-key": "MQ9_EMBEDDING_KEY"}
 URL_FLAGS: Final = ("--server", "-s")
 URL_VARIABLE: Final = "MQ9_URL"
 

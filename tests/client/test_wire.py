@@ -104,7 +104,8 @@ def test_send_headers_say_only_what_was_asked_for() -> None:
     nothing: wire.SendOptions = {"priority": "normal", "delay": 0, "ttl": None, "tags": [], "headers": {}}
     assert wire.send_headers(nothing, "id") == {"mq9-msg-id": "id"}
     everything: wire.SendOptions = {
-        "priority": Priority.CRITICAL, "key": "k", "delay": 1.5, "ttl": 60, "tags": ("a", "b"), "headers": {"X": "1"}, "msg_id": "m",
+        "priority": Priority.CRITICAL, "key": "k", "delay": 1.5, "ttl": 60, "tags": ("a", "b"), "headers": {"X": "1"},
+        "msg_id": "m",
     }  # fmt: skip
     assert wire.send_headers(everything, "id") == {
         "mq9-msg-id": "m", "mq9-priority": "critical", "mq9-key": "k", "mq9-delay": "1.500", "mq9-ttl": "60", "mq9-tags": "a,b",
