@@ -172,18 +172,23 @@ async def import_(
     name: Annotated[str | None, typer.Option(help="Register under this name; by default the card's.")] = None,
     mailbox: MailboxOption = None,
     ttl: Annotated[float, typer.Option(parser=duration, metavar="DURATION", help="Gone unless it reports; 0: never.")] = 0,
+    allow_private: Annotated[bool, typer.Option("--allow-private", help="Also read from addresses of this network.")] = False,
 ) -> None:
     """Register an agent by the AgentCard it publishes (A2A: /.well-known/agent-card.json)."""
-    import asyncio  # noqa: PLC0415  # 30 ms that --help does not need
+    # Loaded only now: --help needs none of them.
+    import asyncio  # noqa: PLC0415
 
-    card = await asyncio.to_thread(agent_files.download, url, session.timeout)
-    registered = name or card.get("name")
-    if not isinstance(registered, str) or not registered:
-        raise typer.BadParameter("the card has no name; give one with --name")
+    from mq9.clock import SystemClock  # noqa: PLC0415
+    from mq9.registry.a2a_import import fetch_card, registration_of  # noqa: PLC0415
+
+    card = await asyncio.to_thread(fetch_card, url, SystemClock(), allow_private=allow_private, timeout_s=session.timeout)
+    body = registration_of(card, url) | {"mailbox": mailbox, "ttl": round(ttl) or None}
+    if name:
+        body["name"] = name
     async with session.client() as client:
-        await client.agent_register({"name": registered, "mailbox": mailbox, "agent_card": card, "ttl": round(ttl) or None})
+        await client.agent_register(body)
     if session.json:
-        output.as_json({"registered": registered, "agent_card": card})
+        output.as_json({"registered": body["name"], "agent_card": card})
     else:
-        output.line(registered)
+        output.line(body["name"])
 

@@ -1,18 +1,12 @@
-"""Agents in files and behind URLs, as JSON objects. What cannot be read is a usage error that names the place."""
+"""Agents in files, as JSON objects. What cannot be read is a usage error that names the place."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Final
-from urllib.parse import urlsplit
+from typing import Any
 
 import typer
-
-from mq9.errors import NotFound, error, from_reply
-from mq9.limits import AGENT_RECORD_BYTES_MAX
-
-WELL_KNOWN: Final = ("/.well-known/agent-card.json", "/.well-known/agent.json")  # today's place, and the one before
 
 
 def read(path: Path) -> str:
@@ -52,38 +46,3 @@ def _object(value: Any, where: str) -> dict[str, Any]:
         raise typer.BadParameter(f"{where} is not a JSON object")
     return value
 
-
-def download(url: str, timeout_s: float) -> dict[str, Any]:
-    """The AgentCard at `url`; at the well-known places of a host when the URL has no path."""
-    parsed = urlsplit(url if "://" in url else f"https://{url}")
-    if parsed.scheme not in ("http", "https") or not parsed.hostname:
-        raise typer.BadParameter(f"{url!r} is not an http or https URL")
-    if parsed.path.strip("/"):
-        return one(_get(parsed.geturl(), timeout_s), url)
-    base = f"{parsed.scheme}://{parsed.netloc}"
-    for place in WELL_KNOWN[:-1]:
-        try:
-            return one(_get(base + place, timeout_s), base + place)
-        except NotFound:
-            continue
-    return one(_get(base + WELL_KNOWN[-1], timeout_s), base + WELL_KNOWN[-1])
-
-
-def _get(url: str, timeout_s: float) -> str:
-    """The text behind `url`. Raises AGENT_NOT_FOUND for 404, UNAVAILABLE for everything else that is not an answer."""
-    from urllib.error import HTTPError, URLError  # noqa: PLC0415  # 25 ms for this one command
-    from urllib.request import urlopen  # noqa: PLC0415
-
-    try:
-        with urlopen(url, timeout=timeout_s) as response:  # noqa: S310  # the scheme was checked
-            body: bytes = response.read(AGENT_RECORD_BYTES_MAX + 1)
-    except HTTPError as failure:
-        with failure:
-            if failure.code == 404:
-                raise from_reply("AGENT_NOT_FOUND", f"no AgentCard at {url}") from None
-            raise error("UNAVAILABLE", reason=f"{url} answered {failure.code} {failure.reason}") from None
-    except (URLError, OSError) as failure:
-        raise error("UNAVAILABLE", reason=f"cannot read {url}: {getattr(failure, 'reason', failure)}") from None
-    if len(body) > AGENT_RECORD_BYTES_MAX:
-        raise error("PAYLOAD_TOO_LARGE", size=len(body), limit=AGENT_RECORD_BYTES_MAX)
-    return body.decode("utf-8", "replace")

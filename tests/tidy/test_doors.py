@@ -44,7 +44,7 @@ DOORS: dict[str, Room] = {
     "mq9.client": Room(("mq9.client", "mq9.protocol", "mq9.errors", "mq9.limits", "mq9.clock"), ("msgspec", "nats")),
     # `mq9 server` and `mq9 verify` run what they name; every other command is a client.
     "mq9.cli": Room(
-        ("mq9", "mq9.cli", "mq9.client", "mq9.storage", "mq9.protocol", "broker_node", *BASE),
+        ("mq9", "mq9.cli", "mq9.client", "mq9.registry", "mq9.storage", "mq9.protocol", "broker_node", *BASE),
         ("click", "msgspec", "nats", "rich", "typer"),
     ),
     # Fakes for users' tests and ours: the whole broker in this process, among others.
