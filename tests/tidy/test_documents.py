@@ -10,6 +10,7 @@ import pytest
 
 from broker_node.router.dispatch import command_table
 from mq9.protocol import requests
+from mq9.registry.requests import DiscoverRequest
 from scripts.docs_tables import pages, rewritten
 from tests.tidy.sources import ROOT
 
@@ -48,6 +49,18 @@ def test_every_request_field_is_in_the_protocol_page() -> None:
         if not re.search(rf"`(?:config\.)?{field}[`.]", text)
     }
     assert not missing
+
+
+def test_every_discover_field_is_in_the_protocol_page() -> None:
+    text = (ROOT / "docs" / "protocol.md").read_text()
+    assert not [field for field in DiscoverRequest.__struct_fields__ if f"`{field}`" not in text]
+
+
+def test_every_monitoring_page_is_in_the_operations_page() -> None:
+    text = (ROOT / "docs" / "operations.md").read_text()
+    paths = re.findall(r"web\.get\(\"(/[^\"]+)\"", (ROOT / "broker_node" / "monitor" / "http.py").read_text())
+    assert paths
+    assert not [path for path in paths if f"`{path}`" not in text]
 
 
 def test_every_limit_has_its_reason() -> None:
