@@ -94,12 +94,20 @@ class Disk:
         with self._environment(folder) as env:
             for name in _NAMES:
                 env.open_db(name)
-        _sync_directory(folder)
+        self._sync_directory(folder)
         (folder / "data.mdb").rename(path)
         (folder / "lock.mdb").unlink()
         folder.rmdir()
-        _sync_directory(self.directory)
-        _sync_directory(self.directory.parent)
+        self._sync_directory(self.directory)
+        self._sync_directory(self.directory.parent)
+
+    def _sync_directory(self, path: Path) -> None:
+        if self._sync:
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
 
     # --- Writing: one thread only --------------------------------------------------------------------------------
 
@@ -131,9 +139,9 @@ class Disk:
         count = 0
         try:
             with self.write().cursor(db=self._tables[table]) as cursor:
-                found = cursor.set_range(start)
-                while found and (stop is None or cursor.key() < stop):
-                    found = cursor.delete()
+                cursor.set_range(start)
+                while cursor.key() and (stop is None or cursor.key() < stop):  # no key: behind the last row
+                    cursor.delete()
                     count += 1
         except lmdb.Error as failure:
             raise self._failed(failure) from failure
@@ -242,11 +250,3 @@ def _lock(path: Path) -> int:
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
     return descriptor
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

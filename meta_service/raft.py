@@ -86,6 +86,7 @@ class RaftNode(SyncObj):  # type: ignore[misc]  # PySyncObj is published without
             raftMinTimeout=self._tuning.election_min_s,
             raftMaxTimeout=self._tuning.election_max_s,
             leaderFallbackTimeout=self._tuning.step_down_s,
+            connectionTimeout=3600,  # of PySyncObj's own transport; only checked against the others here
             commandsWaitLeader=False,
             dynamicMembershipChange=False,  # its guard against two changes at once is dead code: members are fixed
             journalFile=None,
@@ -206,7 +207,7 @@ class RaftNode(SyncObj):  # type: ignore[misc]  # PySyncObj is published without
         is_large = self.journal.bytes >= limits.META_LOG_BYTES_MAX
         if len(self.journal) < self._tuning.log_entries_max and not is_large:
             return
-        applied = self._machine.applied
+        applied = self._SyncObj__raftLastApplied  # the machine's, or 1 when it has seen nothing yet
         kept = 1 if is_large else self._tuning.log_entries_kept
         position = max(applied - kept, self.journal.first_index) - self.journal.first_index
         if self.journal.term_at(applied) is None:
