@@ -13,7 +13,9 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+import typer
 from prometheus_client.core import Metric
 
 from broker_node.monitor.metrics import BrokerCollector
@@ -21,6 +23,8 @@ from broker_node.router.dispatch import command_table
 from broker_node.server import Server
 from mq9 import errors, limits
 from mq9 import settings as settings_module
+from mq9.cli.command import Session
+from mq9.cli.root import app
 from mq9.clock import SystemClock
 from mq9.settings import FIELDS, Settings, env, flag
 
@@ -139,7 +143,32 @@ def metrics() -> str:
     return _table(("metric", "kind", "what"), rows)
 
 
+def _leaves(command: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
+    """(words, command) of every command of the command line that does something."""
+    names = command.list_commands(None) if hasattr(command, "list_commands") else []
+    if not names:
+        yield " ".join(words), command
+    for name in names:
+        yield from _leaves(command.get_command(None, name), (*words, name))
+
+
+def cli() -> str:
+    """Every command of the command line: its arguments, its own options, the first sentence of its help."""
+    common = {"help", *Session.__dataclass_fields__}
+    rows = []
+    for words, command in _leaves(typer.main.get_command(app)):
+        given = [each for each in command.params if each.param_type_name == "argument"]
+        metavars = [(each.metavar or each.name.upper(), each.required) for each in given]
+        arguments = [metavar if required else f"[{metavar}]" for metavar, required in metavars]
+        options = [each.opts[0] for each in command.params if each not in given and each.name not in common]
+        shown = "every [setting](settings.md)" if words == "server" else " ".join(f"`{option}`" for option in options)
+        sentence = re.split(r"(?<=[^.])\.(?:\s|$)", " ".join(command.help.split()), maxsplit=1)[0]
+        rows.append((f"`mq9 {' '.join((words, *arguments))}`", sentence, shown))
+    return _table(("command", "what it does", "options"), rows)
+
+
 TABLES: dict[str, Callable[[], str]] = {
+    "cli": cli,
     "commands": commands,
     "errors": error_codes,
     "limits": limit_values,

@@ -1,4 +1,4 @@
-"""README.md and docs/quickstart.md, word for word: every block is run in order against a real server.
+"""README.md, docs/quickstart.md, client.md and cli.md, word for word: every block is run in order against a real server.
 
     ```sh        run by bash -e; a ```text block right after it is what it must print (`...` stands for anything)
     ```python    run by this Python; likewise
@@ -77,7 +77,10 @@ def check_output(example: Example, printed: str) -> None:
     assert re.fullmatch(pattern, actual, re.DOTALL), f"line {example.line}\nexpected:\n{expected}\nprinted:\n{actual}"
 
 
-@pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "docs" / "quickstart.md"], ids=lambda page: page.name)
+PAGES = [ROOT / "README.md", *(ROOT / "docs" / name for name in ("quickstart.md", "client.md", "cli.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_block_does_what_the_page_says(page: Path, server: ServerProcess, tmp_path: Path) -> None:
     blocks = examples(page)
     assert blocks
