@@ -240,6 +240,7 @@ class Connection(asyncio.Protocol):
         """A lot is waiting, or the connection is closing."""
         if self.closing:
             self._out.clear()
+            self.pending = 0
             return
         self.flush()  # a healthy socket takes it at once, and nobody was slow
         if self.pending > self._hub.settings.max_pending:
