@@ -12,7 +12,7 @@ from broker_node.mailbox.mailboxes import Mailboxes, ignore
 from broker_node.mailbox.model import Fetched, Mailbox, Owner
 from broker_node.mailbox.timers import Timer
 from broker_node.mailbox.walking import has_tags
-from mq9.errors import Mq9Error, error
+from mq9.errors import Mq9Error, StorageError, error
 from mq9.limits import FETCH_BYTES_MAX, UNACKED_PER_GROUP_MAX, WAITERS_MAX, WAITERS_PER_MAILBOX_MAX
 from mq9.storage.interface import Table
 from mq9.storage.layout import TIERS, tier_range
@@ -71,8 +71,11 @@ class Fetching:
         """A commit that failed is its senders' trouble: what was there before is still there."""
         if mailbox.removed:
             answer(error("MAILBOX_NOT_FOUND", name=mailbox.address.decode("utf-8", "replace")), [])
-        else:
+            return
+        try:
             self._begin(mailbox, wanted, answer)
+        except Mq9Error as trouble:
+            answer(trouble, [])
 
     def _begin(self, mailbox: Mailbox, wanted: Wanted, answer: Answer) -> None:
         if not wanted.group:
@@ -111,8 +114,11 @@ class Fetching:
         current = mailbox.groups.get(group.name)  # another client may have forced a restart meanwhile
         if mailbox.removed or current is None:
             answer(error("MAILBOX_NOT_FOUND", name=mailbox.address.decode("utf-8", "replace")), [])
-        else:
+            return
+        try:
             self._collect_or_wait(mailbox, current, wanted, answer)
+        except Mq9Error as trouble:
+            answer(trouble, [])
 
     # --- Handing out ------------------------------------------------------------------------------------------
 
@@ -140,10 +146,16 @@ class Fetching:
         for tier in range(TIERS):
             if not wanted.tiers >> tier & 1:
                 continue
-            if group.tiers[tier].ready:
-                self._collect_ready(mailbox, group, tier, pick)
-            if mailbox.counts[tier]:
-                self._collect_new(mailbox, group, tier, pick)
+            try:
+                if group.tiers[tier].ready:
+                    self._collect_ready(mailbox, group, tier, pick)
+                if mailbox.counts[tier]:
+                    self._collect_new(mailbox, group, tier, pick)
+            except StorageError as failure:
+                if not pick.found:
+                    raise
+                self.boxes.note_damage(mailbox, failure)  # what was found before it goes out; who asks next is told
+                break
             if pick.full:
                 break
         if pick.looked_at >= _LOOK_MAX and not pick.found:
@@ -267,7 +279,10 @@ class Fetching:
             if mailbox.waiters:
                 self._serve_waiters(mailbox)
             if mailbox.pushed:
-                self.push(mailbox)
+                try:
+                    self.push(mailbox)
+                except StorageError as failure:
+                    self.boxes.note_damage(mailbox, failure)
 
     def _serve_waiters(self, mailbox: Mailbox) -> None:
         """Oldest first. A group that had nothing for one has nothing for the next, unless they filter by tags."""
@@ -282,7 +297,13 @@ class Fetching:
             if wanted.group in dry and not wanted.tags:
                 left.append(waiter)
                 continue
-            found = self._look_again(mailbox, waiter)
+            try:
+                found = self._look_again(mailbox, waiter)
+            except Mq9Error as failure:
+                answer = self._end_wait(waiter)
+                if answer is not None:
+                    answer(failure, [])
+                continue
             if found:
                 answer = self._end_wait(waiter)
                 if answer is not None:
@@ -291,7 +312,7 @@ class Fetching:
                 left.append(waiter)
                 if wanted.group and not wanted.tags:
                     dry.add(wanted.group)
-        waiters.extend(left)
+        waiters.extend(waiter for waiter in left if waiter.answer is not None)
 
     def _look_again(self, mailbox: Mailbox, waiter: Waiter) -> list[Fetched]:
         wanted = waiter.wanted
@@ -309,7 +330,7 @@ class Fetching:
             self.waiting -= 1
             if waiter.timer is not None:
                 waiter.timer.cancel()
-            waiter.mailbox.waiters.remove(waiter)
+            _leave_line(waiter)
         for mailbox, group in self.groups_of.pop(owner, ()):
             if group.end_leases_of(owner):
                 self.wake(mailbox)
@@ -321,7 +342,7 @@ class Fetching:
             for waiter in list(waiters):
                 answer = self._end_wait(waiter)
                 if answer is not None:
-                    waiter.mailbox.waiters.remove(waiter)
+                    _leave_line(waiter)
                     answer(failure, [])
 
     def _mailbox_removed(self, mailbox: Mailbox) -> None:
@@ -332,6 +353,13 @@ class Fetching:
             answer = self._end_wait(waiter)
             if answer is not None:
                 answer(failure, [])
+
+
+def _leave_line(waiter: Waiter) -> None:
+    """Its answer may end the connection of others in the same line, and they may be out of it already, being looked at."""
+    line = waiter.mailbox.waiters
+    if waiter in line:
+        line.remove(waiter)
 
 
 class _Pick:
