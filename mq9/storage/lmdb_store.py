@@ -44,7 +44,8 @@ LMDB_LOCK_FILE: Final = "lock.mdb"
 _LMDB_LOCK_BYTES: Final = 16 * 1024  # LMDB needs 8 KiB for its 126 readers
 _NEW_DIRECTORY: Final = "new"  # a store is made in here and moved into place whole
 _COMMIT_OVERHEAD_BYTES: Final = 1024 * 1024  # of the root pages, the free list and what else a commit writes besides rows
-_DAMAGE: Final = (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.InvalidError, lmdb.VersionMismatchError)
+# A transaction is bad when something earlier in it met a broken page.
+_DAMAGE: Final = (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.InvalidError, lmdb.VersionMismatchError, lmdb.BadTxnError)
 
 
 class LmdbStore:
