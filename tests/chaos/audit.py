@@ -18,11 +18,11 @@ def find(call: Call, mailboxes: Iterable[str], groups: Iterable[tuple[str, str]]
     """Everything in `mailboxes`, what `groups` are still given, and with `agents` who is registered."""
     found = Found()
     for mailbox, group in groups:
-        found.offered[f"{mailbox} {group}"] = [msg_id for msg_id, _ in _drain(call, mailbox, group)]
+        found.offered[f"{mailbox} {group}"] = [msg_id for msg_id, _ in _drain(call, mailbox, group, found)]
     for mailbox in mailboxes:
-        found.messages[mailbox] = _drain(call, mailbox, AUDITOR)
+        found.messages[mailbox] = _drain(call, mailbox, AUDITOR, found)
     if agents:
-        found.agents = sorted(_agents(call))
+        found.agents = sorted(_agents(call, found))
     return found
 
 
@@ -45,7 +45,8 @@ def repeat(call: Call, names: Iterable[tuple[str, str]], found: Found) -> None:
             assert answer["code"] == "MAILBOX_NOT_FOUND", answer  # then what it held is found to be lost
 
 
-def _drain(call: Call, mailbox: str, group: str) -> list[tuple[int, str]]:
+def _drain(call: Call, mailbox: str, group: str, found: Found) -> list[tuple[int, str]]:
+    """Everything the group is given, up to the end or to a refusal, which is noted."""
     rows: list[tuple[int, str]] = []
     config = {"num_msgs": 1000, "max_wait_ms": 0}
     while True:
@@ -53,23 +54,26 @@ def _drain(call: Call, mailbox: str, group: str) -> list[tuple[int, str]]:
             f"MSG.FETCH.{mailbox}", {"group_name": group, "deliver": "earliest", "encoding": "text", "config": config}, None
         )
         if answer["error"]:
-            # A mailbox whose CREATE was never acknowledged need not be there.
-            assert answer["code"] == "MAILBOX_NOT_FOUND", answer
+            found.refused[f"{mailbox} {group}"] = answer["code"]
             return rows
         messages = answer["messages"]
         if not messages:
             return rows
         rows += [(message["msg_id"], message["payload"]) for message in messages]
         confirmed = call(f"MSG.ACK.{mailbox}", {"group_name": group, "msg_id": messages[-1]["msg_id"]}, None)
-        assert not confirmed["error"], confirmed
+        if confirmed["error"]:
+            found.refused[f"{mailbox} {group}"] = confirmed["code"]
+            return rows
 
 
-def _agents(call: Call) -> set[str]:
+def _agents(call: Call, found: Found) -> set[str]:
     agents: set[str] = set()
     page = 1
     while True:
         answer = call("AGENT.DISCOVER", {"limit": 1000, "page": page}, None)
-        assert not answer["error"], answer
+        if answer["error"]:
+            found.refused["agents"] = answer["code"]
+            return agents
         agents |= {agent["name"] for agent in answer["agents"]}
         if len(agents) >= answer["total"] or not answer["agents"]:
             return agents

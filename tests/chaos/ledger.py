@@ -146,11 +146,16 @@ class Found:
     offered: dict[str, list[int]] = field(default_factory=dict)  # "mailbox group" -> ids
     agents: list[str] | None = None  # None: not looked at
     repeated: dict[str, int] = field(default_factory=dict)  # "mailbox name" -> the id a repeat was answered with
+    refused: dict[str, str] = field(default_factory=dict)  # "mailbox group" -> the code that ended its reading
 
 
 def judge(claims: Claims, found: Found) -> Tally:
     """Hold what was found against what was promised."""
     tally = Tally()
+    for place, code in found.refused.items():
+        # A mailbox whose CREATE was not acknowledged need not be there; what it held would be found to be lost.
+        if code != "MAILBOX_NOT_FOUND":
+            tally.wrong("missed", f"{place} cannot be read: {code}")
     for mailbox, rows in found.messages.items():
         _judge_mailbox(tally, claims, mailbox, rows)
     for place, offered in found.offered.items():
