@@ -54,6 +54,9 @@ class Assembled:
         rows = np.stack([self._assemble(text) for text in texts])
         return unit(rows + NOISE * unit(self._random.standard_normal(rows.shape).astype(np.float32)))
 
+    def close(self) -> None:
+        """The model serves both halves of the run."""
+
     def _assemble(self, text: str) -> Vectors:
         parts = [self._known[part] for part in re.split(r"\s*\|\s*|: ", text) if part in self._known]
         return np.mean(parts, axis=0) if parts else np.ones(384, np.float32)

@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from mq9.clock import Clock
-from mq9.registry.jobs import IndexJob, Job, LoadJob, Query, Question, Ranked, RemoveJob
+from mq9.registry.jobs import IndexJob, Job, LoadJob, Query, Question, Ranked, RemoveJob, SearchStats
 from mq9.registry.worker import Worker
 from mq9.settings import Settings
 from mq9.storage.interface import Store
@@ -76,6 +76,23 @@ class Background:
         """Rank by keywords on this thread; only when `ready`."""
         assert self.engine is not None
         return self.engine.keywords(question)
+
+    def stats(self) -> SearchStats:
+        """How far indexing is; a few reads, from any thread."""
+        engine, indexer = self.engine, self.indexer
+        if engine is None or indexer is None:
+            return SearchStats(jobs_waiting=len(self.jobs), queries_waiting=len(self.queries))
+        vectors, embedder = engine.vectors, engine.embedder
+        return SearchStats(
+            jobs_waiting=len(self.jobs),
+            queries_waiting=len(self.queries),
+            loading=indexer.loading,
+            to_embed=indexer.waiting,
+            vectors=len(vectors) if vectors is not None else 0,
+            model=embedder.model_id if embedder is not None else "",
+            model_failing=embedder.failing if embedder is not None else False,
+            texts_embedded=embedder.texts_embedded if embedder is not None else 0,
+        )
 
     def close(self) -> None:
         """End both threads. What waits is answered: nothing is silently dropped."""

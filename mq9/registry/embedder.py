@@ -57,6 +57,8 @@ class Embedder:
     def embed(self, texts: list[str], *, query: bool = False) -> Embedded:
         """Vectors of `texts` by the model in use. Raises EmbeddingFailed when no model can."""
         provider = self._active()
+        if provider is self._provider and self.failing and self._clock.monotonic_s() < self._retry_at_s:
+            raise EmbeddingFailed("it failed a moment ago")
         try:
             return self._embed(provider, texts, query=query)
         except EmbeddingFailed as failure:

@@ -70,7 +70,10 @@ class MiniLm:
         vectors = np.empty((len(ids), MINILM_DIMENSIONS), np.float32)
         for start in range(0, len(order), BATCH_TEXTS_MAX):
             chosen = order[start : start + BATCH_TEXTS_MAX]
-            vectors[chosen] = _run(session, [ids[index] for index in chosen])
+            try:
+                vectors[chosen] = _run(session, [ids[index] for index in chosen])
+            except Exception as failure:  # onnxruntime has kinds of its own, not known before it is loaded (memory, mostly)
+                raise EmbeddingFailed(f"the model failed: {failure}") from failure
         return vectors
 
     def _load(self) -> tuple[Any, WordPiece]:
@@ -104,7 +107,10 @@ def _minilm_session(threads: int) -> Any:
     options.log_severity_level = 3
     options.enable_cpu_mem_arena = False  # the arena keeps the largest batch's memory for ever and gains nothing here
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads must not burn a shared core
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    try:
+        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as failure:  # as above: kinds of its own
+        raise EmbeddingFailed(f"the model cannot be loaded: {failure}") from failure
 
 
 def _run(session: Any, batch: list[list[int]]) -> Vectors:

@@ -24,6 +24,7 @@ SKILLS_MAX: Final = 256
 SKILL_EXAMPLES_MAX: Final = 8
 TAGS_MAX: Final = 128
 TAG_CHARS_MAX: Final = 128
+TAGS_CHARS_MAX: Final = TAGS_MAX * TAG_CHARS_MAX  # of a comma list
 UNBROKEN_CHARS_MAX: Final = 256  # a longer run without a space is data (base64, a key), not words
 
 _CARD_KEYS: Final = ("agent_card", "agentCard", "card")
@@ -176,8 +177,8 @@ def _tags(sources: list[dict[str, Any]]) -> tuple[str, ...]:
     for source in sources:
         for key in _TAG_KEYS:
             value = source.get(key)
-            items = value.split(",") if isinstance(value, str) else value if isinstance(value, list) else ()
-            cleaned = (item.strip()[:TAG_CHARS_MAX] for item in items if isinstance(item, str))
+            items = value[:TAGS_CHARS_MAX].split(",") if isinstance(value, str) else value if isinstance(value, list) else ()
+            cleaned = (item.strip()[:TAG_CHARS_MAX] for item in items[: 2 * TAGS_MAX] if isinstance(item, str))
             found.update(dict.fromkeys(tag for tag in cleaned if tag))
     return tuple(found)[:TAGS_MAX]
 

@@ -63,7 +63,7 @@ class Indexer:
         for doc in removed:
             self._keys.pop(doc, None)
             self._unloaded.pop(doc, None)
-        cards = [(job.doc, flatten(job.name, job.fields)) for job in jobs]
+        cards = [(job.doc, flatten(job.name, msgspec.json.decode(job.body))) for job in jobs]
         records = self._embed_jobs(jobs, cards)
         if cards or removed:
             self.engine.text.change(cards, removed)
@@ -136,6 +136,11 @@ class Indexer:
         if self._lacking or (engine.vectors is not None and engine.vectors.step()):
             return 0.0
         return PROBE_S if engine.embedder.failing else None
+
+    @property
+    def loading(self) -> int:
+        """Stored documents that are not searchable yet."""
+        return len(self._unloaded)
 
     @property
     def waiting(self) -> int:

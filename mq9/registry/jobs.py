@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mq9.registry.vector_records import VectorRecord
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class IndexJob:
-    """An agent's revision to make searchable under the number `doc`. `fields` is its registered body.
+    """An agent's revision to make searchable under the number `doc`. `body` is its registered JSON object.
 
     `upsert`: there may be stored vectors of its former texts. `done` gets the record of vectors to store, or None when
     there is none yet.
@@ -21,7 +21,7 @@ class IndexJob:
     doc: int
     key: bytes
     name: str
-    fields: dict[str, Any]
+    body: bytes
     upsert: bool
     done: Callable[[VectorRecord | None], None]
 
@@ -73,3 +73,17 @@ class Query:
 
     question: Question
     done: Callable[[Ranked | None], None]
+
+
+@dataclass(frozen=True, slots=True)
+class SearchStats:
+    """For monitoring. `loading` and `to_embed` count agents; `model` is empty until the first text was embedded."""
+
+    jobs_waiting: int = 0
+    queries_waiting: int = 0
+    loading: int = 0  # stored agents that are not searchable yet, after a start
+    to_embed: int = 0  # searchable by keyword, waiting for their vectors
+    vectors: int = 0
+    model: str = ""
+    model_failing: bool = False
+    texts_embedded: int = 0

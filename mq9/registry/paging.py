@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass, replace
+from hashlib import blake2b
 from typing import Final
 
 from mq9.registry.agents import Agent
@@ -17,6 +18,7 @@ from mq9.registry.requests import Discover
 KEPT_DEPTH: Final = 1000  # hits ranked and kept when the page itself needs fewer
 KEPT_ORDERS: Final = 256  # of so many queries: 256 x 1000 references are 4 MB
 KEPT_MS: Final = 60_000
+QUERY_KEY_CHARS_MAX: Final = 256  # a longer query is kept as its digest
 ANYONE: Final = -1
 
 Hit = tuple[Agent, float]
@@ -77,4 +79,7 @@ def depth_of(asked: Discover) -> int:
 
 
 def _key(owner: int, asked: Discover) -> QueryKey:
-    return owner, replace(asked, page=0)
+    query = asked.query
+    if len(query) > QUERY_KEY_CHARS_MAX:
+        query = blake2b(query.encode("utf-8", "replace"), digest_size=16).hexdigest()
+    return owner, replace(asked, page=0, query=query)

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("mq9.registry")
 
 PENDING_MAX: Final = 10_000  # registrations not answered yet; the next one is refused and may be repeated
+PENDING_BYTES_MAX: Final = 64 * 1024 * 1024  # of their bodies
 
 Done = Callable[[Mq9Error | None], None]
 _encode: Final = msgspec.json.Encoder().encode
@@ -91,7 +92,8 @@ class Registry:
         self._docs = count(1)
         self._next_order = count(1)
         self._staged: dict[str, _Pending | None] = {}  # newest change of a name that is not in force; None: unregistered
-        self._pending = 0
+        self._pending = 0  # registrations not answered yet
+        self._pending_bytes = 0
         self._trash: dict[str, tuple[bytes, int]] = {}  # expired: name -> key and revision, rows still to be deleted
 
     # --- Life -------------------------------------------------------------------------------------------------
@@ -132,8 +134,8 @@ class Registry:
         staged = self._staged.get(body.name)
         if staged is None and body.name not in self.table.by_name:
             self._check_room()
-        if self._pending >= PENDING_MAX:
-            raise error("LIMIT_EXCEEDED", reason=f"{PENDING_MAX} registrations are waiting")
+        if self._pending >= PENDING_MAX or self._pending_bytes >= PENDING_BYTES_MAX:
+            raise error("LIMIT_EXCEEDED", reason=f"{self._pending} registrations are waiting")
         current = self._current(body.name)
         registration = _registration(body, current, self._state(body.name), now_ms)
         agent = self._agent_for(body.name)
@@ -141,6 +143,7 @@ class Registry:
         pending = _Pending(agent, next(self._docs), registration, done)
         self._staged[body.name] = pending
         self._pending += 1
+        self._pending_bytes += len(registration.body)
         if staged is None and current is not None and current.body == registration.body and self.background.ready:
             pending.doc = agent.doc  # the same again: nothing to index
             pending.indexed = True
@@ -305,8 +308,8 @@ class Registry:
             pending.indexed = True
             self._advance(pending)
 
-        fields = msgspec.json.decode(pending.registration.body)
-        self.background.submit(IndexJob(pending.doc, pending.agent.key, pending.agent.name, fields, upsert, indexed))
+        body = pending.registration.body
+        self.background.submit(IndexJob(pending.doc, pending.agent.key, pending.agent.name, body, upsert, indexed))
 
     def _put(self, pending: _Pending) -> None:
         agent = pending.agent
@@ -322,6 +325,7 @@ class Registry:
 
     def _settle(self, pending: _Pending) -> None:
         self._pending -= 1
+        self._pending_bytes -= len(pending.registration.body)
         if self._staged.get(pending.agent.name) is pending:
             del self._staged[pending.agent.name]
 
