@@ -13,7 +13,7 @@ from broker_node.mailbox.model import Fetched, Mailbox, Owner
 from broker_node.mailbox.timers import Timer
 from broker_node.mailbox.walking import has_tags
 from mq9.errors import Mq9Error, StorageError, error
-from mq9.limits import FETCH_BYTES_MAX, UNACKED_PER_GROUP_MAX, WAITERS_MAX, WAITERS_PER_MAILBOX_MAX
+from mq9.limits import UNACKED_PER_GROUP_MAX, WAITERS_MAX, WAITERS_PER_MAILBOX_MAX
 from mq9.storage.interface import Table
 from mq9.storage.layout import TIERS, tier_range
 
@@ -372,7 +372,7 @@ class _Pick:
         self.lease = lease
         self.now_ms = now_ms
         self.found: list[Fetched] = []
-        self.budget = FETCH_BYTES_MAX
+        self.budget = wanted.budget
         self.looked_at = 0
 
     @property

@@ -10,7 +10,7 @@ from broker_node.mailbox.group import Group
 from broker_node.mailbox.model import GroupRow, Mailbox, Owner
 from broker_node.mailbox.walking import Walking
 from mq9.errors import error
-from mq9.limits import GROUPS_PER_MAILBOX_MAX
+from mq9.limits import FETCH_BYTES_MAX, GROUPS_PER_MAILBOX_MAX
 from mq9.storage.interface import Table
 from mq9.storage.layout import (
     RETURNED_BIT,
@@ -49,6 +49,7 @@ class Wanted(NamedTuple):
     lease_ms: int
     hold: bool
     tiers: int = (1 << TIERS) - 1  # bit n: messages of tier n are wanted
+    budget: int = FETCH_BYTES_MAX  # no further message once those found come to this many bytes
 
 
 class GroupSummary(msgspec.Struct):

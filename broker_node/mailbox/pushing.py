@@ -25,6 +25,7 @@ from mq9.limits import PUSH_WINDOW_BYTES, PUSH_WINDOW_MESSAGES
 from mq9.storage.layout import TIERS
 
 ALL_TIERS: Final = (1 << TIERS) - 1
+_NEVER: Final = 1 << 62  # an offset that no socket gets to
 
 
 class Subscriber(Protocol):
@@ -45,7 +46,7 @@ class Subscriber(Protocol):
 class Push:
     """One subscription to a mailbox. `deliver` says one message to the client."""
 
-    __slots__ = ("address", "after", "client", "closed", "deliver", "group", "mailbox_id", "tiers", "unsure")
+    __slots__ = ("address", "after", "claimed_bytes", "client", "closed", "deliver", "group", "mailbox_id", "tiers", "unsure")
 
     def __init__(
         self, client: Subscriber, address: bytes, tiers: int, group: str, deliver: Callable[[Mailbox, Fetched], None]
@@ -58,6 +59,7 @@ class Push:
         self.closed = False
         self.mailbox_id = 0  # the mailbox that `after` is about: one of the same name may be made anew
         self.after = [0] * TIERS
+        self.claimed_bytes = 0  # confirmed for it, to be said when that is durable
         self.unsure: deque[tuple[int, Delivery]] = deque()  # said, not known to be taken: (said_offset after it, delivery)
 
 
@@ -187,16 +189,23 @@ class Pushing:
             self.fetching.wake(mailbox)
 
     def _claim(self, mailbox: Mailbox, group: Group, push: Push, share: int) -> bool:
-        """Confirm the next `share` messages for the group, to be said to `push` once that is durable. False: no more."""
-        wanted = Wanted(push.client.id, group.name, share, 0, EARLIEST, 0, False, (), 1000, hold=True, tiers=push.tiers)
+        """Confirm the next `share` messages for the group, to be said to `push` once that is durable. False: no more, or
+        enough for now."""
+        budget = PUSH_WINDOW_BYTES - push.claimed_bytes
+        if budget <= 0:
+            return False  # `_claimed` comes back for more
+        wanted = Wanted(
+            push.client.id, group.name, share, 0, EARLIEST, 0, False, (), 1000, hold=True, tiers=push.tiers, budget=budget
+        )
         found, lease = self.fetching.take(mailbox, group, wanted)
         if not found:
             return False
+        push.claimed_bytes += _size(found)
         deliveries = list(lease.deliveries)
         self.acking.settle(mailbox, group, deliveries)
         mailbox.staged_acks += 1
         mailbox.shelf.commit.then(self._claimed, mailbox, group, push, found, deliveries)
-        return len(found) == share
+        return True
 
     def _claimed(
         self,
@@ -208,14 +217,20 @@ class Pushing:
         deliveries: list[Delivery],
     ) -> None:
         mailbox.staged_acks -= 1
+        if push.claimed_bytes >= PUSH_WINDOW_BYTES:
+            self.fetching.wake(mailbox)  # it was left out for having enough
+        push.claimed_bytes -= _size(found)
         if failure is not None:
             return  # the group was reset to what the store has; the next wake finds them again
         for at, (item, delivery) in enumerate(zip(found, deliveries, strict=True)):
             if push.closed:
                 self._return(mailbox, group, deliveries[at:])
                 break
+            # Noted first, as never taken: saying it may end the connection, which then gives it back.
+            push.unsure.append((_NEVER, delivery))
             push.deliver(mailbox, item)
-            push.unsure.append((push.client.said_offset(), delivery))
+            if push.unsure:
+                push.unsure[-1] = (push.client.said_offset(), delivery)
         if push.unsure:
             if not self.to_check:
                 self.call_soon(self._check_taken)  # after the flush that what was just said has scheduled
@@ -260,17 +275,23 @@ class Pushing:
         self._forget_if_over(push)
 
     def _give_back(self, push: Push, taken: int) -> None:
-        while push.unsure and push.unsure[0][0] <= taken:
-            push.unsure.popleft()
-        left = [delivery for _, delivery in push.unsure]
+        done = [delivery for offset, delivery in push.unsure if offset <= taken]
+        left = [delivery for offset, delivery in push.unsure if offset > taken]
         push.unsure.clear()
         mailbox = self.boxes.active.get(push.address)
         group = mailbox.groups.get(push.group) if mailbox is not None else None
-        if mailbox is not None and group is not None and left:
-            self._return(mailbox, group, left)
+        if mailbox is not None and group is not None:
+            self.acking.unmark_returned(mailbox, group, done)
+            if left:
+                self._return(mailbox, group, left)
 
     def _return(self, mailbox: Mailbox, group: Group, deliveries: list[Delivery]) -> None:
         self.acking.mark_returned(mailbox, group, deliveries)
         for delivery in deliveries:
             group.restore(delivery.tier, delivery.msg_id, delivery.count)
         self.fetching.wake(mailbox)
+
+
+def _size(found: list[Fetched]) -> int:
+    """What saying these messages comes to, in bytes, less protocol."""
+    return sum(len(item.message.payload) + len(item.message.header) for item in found)
