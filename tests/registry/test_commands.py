@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from typing import Any
 
 import pytest
@@ -255,3 +256,19 @@ def test_what_could_not_be_stored_is_not_there(words: Words) -> None:
     node.call("unregister", {"name": "a"})
     assert node.names() == ["b"]
     node.stop()
+
+
+def test_what_waits_to_be_registered_is_bounded(make_node: MakeNode, words: Words) -> None:
+    node = make_node(words)
+    node.register("first")
+    words.hold = threading.Event()
+    blob = "word " * 150_000
+    answers = []
+    with pytest.raises(CapacityError, match="registrations are waiting"):
+        for number in range(200):
+            answers.append(node.send("register", {"name": f"a{number}", "description": "large", "blob": blob}))
+            node.loop.run_waiting()
+    assert 80 < len(answers) < 100  # 64 MiB of bodies
+    words.hold.set()
+    node.loop.run_until(lambda: all(answers))
+    node.register("one more")

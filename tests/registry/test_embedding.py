@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mq9.registry.embedder import REMEMBERED_TEXTS, RETRY_S_MIN, Embedder
-from mq9.registry.embedding import MINILM_DIMENSIONS, Blend, EmbeddingFailed, MiniLm, WordLlama
+from mq9.registry.embedding import MINILM_DIMENSIONS, Blend, EmbeddingFailed, MiniLm, Vectors, WordLlama
 from mq9.registry.providers import make_embedder
 from mq9.settings import Settings
 from tests.registry.node import HandClock, Words
@@ -112,3 +112,23 @@ def test_retries_of_a_failing_provider_become_rare() -> None:
         waits.append(clock.now_ms - start_ms)
     assert waits == sorted(waits)
     assert waits[-1] <= 601_000
+
+
+def test_a_failing_provider_is_left_alone_until_its_time() -> None:
+    main, clock = Words(), HandClock()
+    calls: list[int] = []
+
+    class Counting(Words):
+        def embed(self, texts: list[str], *, query: bool = False) -> Vectors:
+            calls.append(1)
+            return main.embed(texts, query=query)
+
+    embedder = Embedder(Counting(), None, clock)
+    main.broken = True
+    for _ in range(10):
+        with pytest.raises(EmbeddingFailed):
+            embedder.embed(["a"], query=True)
+    assert len(calls) == 1
+    main.broken = False
+    clock.advance(RETRY_S_MIN + 1)
+    assert embedder.embed(["a"]).space == "words/64"
