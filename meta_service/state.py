@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 COMMAND_VERSION = 1  # see raft.proto for how to change it
 CONFIG_KEY = b"config"
 
-_RULES: dict[str, Callable[[Change, Any], pb.CommandResult]] = {
+RULES: dict[str, Callable[[Change, Any], pb.CommandResult]] = {
     "found": rules.found, "register": rules.register, "fence": rules.fence, "alter_isr": rules.alter_isr,
     "assign": rules.assign, "drain": rules.drain, "forget": rules.forget, "transfer": rules.transfer,
     "start_move": rules.start_move, "finish_move": rules.finish_move, "cancel_move": rules.cancel_move,
@@ -127,7 +127,7 @@ class State:
             result = pb.CommandResult(outcome=meta.OK)
         elif op == "offsets":
             result = offsets.commit(self._disk, self.view.slots, command.offsets)
-        elif op in _RULES:
+        elif op in RULES:
             result = self._run_rule(index, op, getattr(command, op))
         else:
             result = pb.CommandResult(outcome=meta.INVALID, text="a command without an operation")
@@ -137,7 +137,7 @@ class State:
     def _run_rule(self, index: int, op: str, argument: object) -> pb.CommandResult:
         change = Change(self.view, index)
         try:
-            result = _RULES[op](change, argument)
+            result = RULES[op](change, argument)
             rules.check(change)
         except Refused as refused:
             return pb.CommandResult(outcome=refused.outcome, text=str(refused))

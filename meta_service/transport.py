@@ -89,7 +89,7 @@ def check_exposure(host: str, identity: Identity) -> None:
     except ValueError:
         is_local = host == "localhost"
     if not is_local:
-        raise error("INVALID_REQUEST", reason=f"the Raft port on {host} needs --raft-secret or --tls-cert with --tls-ca")
+        raise error("INVALID_REQUEST", reason=f"the Raft port on {host} needs --secret or --tls-cert with --tls-ca")
 
 
 class Transport:
