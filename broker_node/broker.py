@@ -161,6 +161,13 @@ class Broker:
 
         mailbox.shelf.commit.then(settled)
 
+    def health(self) -> str:
+        """What keeps the broker from storing anything until somebody looks; empty when nothing does.
+
+        A full disk is not it: that is answered for what it is, and passes by itself.
+        """
+        return self.mailboxes.storage_failure
+
     def mailz(self, offset: int, limit: int) -> dict[str, Any]:
         """Mailboxes in use, for the monitor: those in memory, the busiest kind there is. Addresses are secrets, so private
         ones are shown by id only."""

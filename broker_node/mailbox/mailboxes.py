@@ -45,6 +45,7 @@ class Mailboxes:
         self.settings = settings
         self.counters = counters
         self.timers = TimerHeap()
+        self.storage_failure = ""  # why the store takes nothing any more; empty while it does
         self.active: dict[bytes, Mailbox] = {}
         self.by_id: dict[int, Mailbox] = {}  # the same mailboxes
         for shelf in (durable, memory):
@@ -214,6 +215,8 @@ class Mailboxes:
         The group commit calls this before it tells those who wait.
         """
         shelf.writable = shelf.writable and failure.code != "STORAGE_FULL"
+        if isinstance(failure, StorageError):
+            self.storage_failure = failure.text
         for mailbox in shelf.touched:
             mailbox.touched = False
         shelf.touched.clear()

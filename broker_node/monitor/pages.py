@@ -46,6 +46,8 @@ def healthz(server: Server) -> Page:
     """`status` is ok, or unavailable with the reason in `error`."""
     if server.is_draining:
         return {"status": "unavailable", "error": "draining"}
+    if failure := server.broker.health():
+        return {"status": "unavailable", "error": failure}
     return {"status": "ok"}
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -214,6 +217,10 @@ def test_a_failing_disk_acknowledges_nothing_and_ends_the_writes(injected: Any, 
     looked = teller.ask(f"MSG.QUERY.{BOX}", {"limit": 1000})
     assert looked["messages"] if not looked["error"] else looked["code"] == "STORAGE_FAILED"
     assert "no write is accepted any more" in server.log
+    with pytest.raises(urllib.error.HTTPError, match="503") as unhealthy:
+        urllib.request.urlopen(f"{server.monitor_url}/healthz")  # noqa: S310  # our own server, over http
+    with unhealthy.value as page:
+        assert json.load(page)["status"] == "unavailable"
     stop_injected(server)
     assert server.log.count("no write is accepted any more") == 1
     healthy = ServerProcess(server.data_dir.parent / "healthy", data_dir=str(server.data_dir))
