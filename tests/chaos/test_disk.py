@@ -204,7 +204,7 @@ def injected(tmp_path: Path) -> Iterator[Any]:
     ],
 )
 def test_a_failing_disk_acknowledges_nothing_and_ends_the_writes(injected: Any, call: str, first: int, commit: str) -> None:
-    server = injected(f"{call}:error=EIO:when={first}+", commit=commit)
+    server = injected(f"{call}:error=EIO:when={first}+", commit=commit, monitor_port=0)
     ledger = Ledger()
     teller = Teller.of(server, ledger)
     teller.ask("MAILBOX.CREATE", {"name": BOX})
