@@ -24,7 +24,7 @@ from broker_node.loop_hooks import LoopHooks
 from broker_node.monitor.http import Monitor
 from broker_node.tls import server_context
 from broker_node.websocket import WebSocketDoor
-from mq9.clock import Clock
+from mq9.clock import Clock, SystemClock
 from mq9.limits import ACCEPT_BACKLOG, DESCRIPTORS_RESERVED
 from mq9.settings import Settings
 
@@ -32,6 +32,7 @@ log = logging.getLogger("mq9.server")
 
 NATS_VERSION: Final = "2.10.0"  # clients switch features on this; it is the protocol level we speak, not our own version
 CLOSE_INTERVAL_S_MAX: Final = 0.25  # between two clients of a lame duck, however few there are
+RESYNC_MS_PER_S: Final = 50  # how fast a calendar that was set is followed: an hour in twenty
 FLUSH_S_MAX: Final = 1.0  # what closing connections get for their last bytes
 
 MakeBroker = Callable[[Settings, Clock, LoopHooks], Broker]
@@ -155,6 +156,8 @@ class Server:
 
     def _on_tick(self) -> None:
         self._tick = self._loop.call_later(self._timing.tick_s, self._on_tick)
+        if isinstance(self.clock, SystemClock):  # a test's clock has no calendar to follow
+            self.clock.resync(round(RESYNC_MS_PER_S * self._timing.tick_s))
         self.hub.sweep()
 
     def _upgrade(self, connection: Connection, transport: asyncio.Transport, context: ssl.SSLContext) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 
@@ -23,19 +24,22 @@ class SystemClock:
     `resync` follows slow drift: it moves by at most `step_ms` a call, so a jump of an hour is followed over hours.
     """
 
-    __slots__ = ("_offset_s",)
+    __slots__ = ("_calendar_s", "_monotonic_s", "_offset_s")
 
-    def __init__(self) -> None:
-        self._offset_s = time.time() - time.monotonic()
+    def __init__(self, calendar_s: Callable[[], float] = time.time, monotonic_s: Callable[[], float] = time.monotonic) -> None:
+        """The machine's two clocks, in seconds: one that people set, one that never jumps."""
+        self._calendar_s = calendar_s
+        self._monotonic_s = monotonic_s
+        self._offset_s = calendar_s() - monotonic_s()
 
     def wall_ms(self) -> int:
-        return int((time.monotonic() + self._offset_s) * 1000)
+        return int((self._monotonic_s() + self._offset_s) * 1000)
 
     def monotonic_s(self) -> float:
-        return time.monotonic()
+        return self._monotonic_s()
 
     def resync(self, step_ms: int = 50) -> None:
         """Follow the machine's wall clock by at most `step_ms`; call it about once a second."""
-        drift_s = time.time() - time.monotonic() - self._offset_s
+        drift_s = self._calendar_s() - self._monotonic_s() - self._offset_s
         step_s = step_ms / 1000
         self._offset_s += max(-step_s, min(step_s, drift_s))
