@@ -46,7 +46,7 @@ class Settings:
     tls_verify: bool = _setting(False, "Require a client certificate signed by --tls-ca.")
     ws_host: str = _setting("127.0.0.1", "Address WebSocket clients connect to.")
     ws_port: int = _setting(-1, "Port for WebSocket clients (wss with --tls-cert, else ws); -1: off, 0: a free one.")
-    ws_allowed_origins: str = _setting("", "Origins of pages that may connect, comma-separated; * for any. Always: this host's own.")
+    ws_allowed_origins: str = _setting("", "Origins of pages that may connect, by comma; * for any. This host's own always may.")
     naming: str = _setting(
         "strict",
         "Mailbox names: strict is [a-z0-9.] up to 128; extended adds - and _, up to 256.",
@@ -134,7 +134,6 @@ def _read_file(path: str) -> dict[str, Any]:
 _RANGES: dict[str, tuple[float, float]] = {
     "port": (0, 65_535),
     "monitor_port": (-1, 65_535),
-    "ws_port": (-1, 65_535),
     "ws_port": (-1, 65_535),
     "disk_reserve": (-1, 1 << 62),
     "max_payload": (1, limits.PAYLOAD_BYTES_HARD_MAX),

@@ -26,7 +26,7 @@ def _parameter(name: str) -> inspect.Parameter:
         f"{flag(name)}/--no-{flag(name)[2:]}" if isinstance(default, bool) else flag(name),
         envvar=env(name),
         show_envvar=False,  # it follows from the flag, and would make every entry a line longer
-        help=field.metadata["doc"],
+        help=field.metadata["doc"].replace("[", "\\["),  # else Rich takes it for markup
         show_default=False if default == "" else str(default).lower() if isinstance(default, bool) else str(default),
     )
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, option])

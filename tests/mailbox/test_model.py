@@ -66,7 +66,8 @@ class MailboxMachine(RuleBasedStateMachine):
         # Identity of content includes every header, so a ttl in a header makes it another message for a key.
         ttl_s = 0 if key else ttl_s
         delay_s = 0 if key else delay_s
-        lines = {"priority": TIERS[tier], "key": key, "tags": ",".join(tags), "ttl": ttl_s, "delay": delay_s, "msg_id": sent_id}
+        lines: dict[str, Any] = {"priority": TIERS[tier], "key": key, "tags": ",".join(tags), "ttl": ttl_s}
+        lines |= {"delay": delay_s, "msg_id": sent_id}
         reply = self.clients[0].send("box", payload, **{name: value for name, value in lines.items() if value})
         mail = Mail(0, tier, payload, key, tags, 0, 0)
         expected = self.oracle.send(
