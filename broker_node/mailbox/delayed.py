@@ -20,6 +20,7 @@ from mq9.storage.layout import delayed_key, mailbox_range, pack_u64, unpack_dela
 from mq9.storage.records import pack_message, unpack_message
 
 _PROMOTE_MAX: Final = 256  # messages promoted in one step of one mailbox
+_RETRY_MS: Final = 1000
 
 
 class Delayed:
@@ -80,13 +81,13 @@ class Delayed:
         wait_s = max(0, due_ms - clock.wall_ms()) / 1000
         mailbox.delay_timer = self.boxes.timers.at(clock.monotonic_s() + wait_s, self._due, mailbox)
 
-    def _due(self, mailbox: Mailbox) -> None:
+    def _due(self, mailbox: Mailbox) -> int:
         mailbox.delay_timer = None
-        if not mailbox.removed:
-            self.loaded(mailbox)
+        return 0 if mailbox.removed else self.loaded(mailbox)
 
-    def loaded(self, mailbox: Mailbox) -> None:
-        """Promote what is due, and wake up again for the next."""
+    def loaded(self, mailbox: Mailbox) -> int:
+        """Promote what is due, and wake up again for the next. How many that were."""
+        promoted = 0
         start, stop = mailbox_range(mailbox.id)
         now_ms = self.boxes.clock.wall_ms()
         due_stop = start + pack_u64(now_ms + 1)
@@ -106,12 +107,20 @@ class Delayed:
             mailbox.delayed -= 1
             mailbox.bytes -= len(record)
             self._promote(mailbox, row_key, message, now_ms)
+            promoted += 1
         if len(rows) == _PROMOTE_MAX:
-            self._schedule(mailbox, now_ms)
-            return
+            # There may be more, behind rows that are the first ones until their commit has returned.
+            mailbox.shelf.commit.then(self._go_on, mailbox, promoted)
+            return promoted
         upcoming = store.scan(Table.DELAYED, due_stop, stop, 1)
         if upcoming:
             self._schedule(mailbox, unpack_delayed_key(upcoming[0][0])[1])
+        return promoted
+
+    def _go_on(self, failure: Mq9Error | None, mailbox: Mailbox, promoted: int) -> None:
+        if not mailbox.removed:
+            wait_ms = 0 if promoted and failure is None else _RETRY_MS
+            self._schedule(mailbox, self.boxes.clock.wall_ms() + wait_ms)
 
     def _promote(self, mailbox: Mailbox, row_key: bytes, message: StoredMessage, now_ms: int) -> None:
         options = parse_send_headers(message.header)
@@ -140,7 +149,7 @@ class Delayed:
         if failure is None:
             self.boxes.counters.delayed_promoted += 1
         elif not mailbox.removed:
-            self._schedule(mailbox, self.boxes.clock.wall_ms() + 1000)  # it is still stored as delayed: try again
+            self._schedule(mailbox, self.boxes.clock.wall_ms() + _RETRY_MS)  # it is still stored as delayed: try again
 
 
 def _nobody_waits(failure: Mq9Error | None, msg_id: int, duplicate: bool) -> None:

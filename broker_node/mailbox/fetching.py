@@ -222,11 +222,12 @@ class Fetching:
                 else:
                     group.make_ready(delivery)
 
-    def _lease_expired(self, mailbox: Mailbox, group: Group, lease: Lease) -> None:
+    def _lease_expired(self, mailbox: Mailbox, group: Group, lease: Lease) -> int:
         returned = group.end_lease(lease)
         if returned:
             self.counters.leases_expired += 1
             self.wake(mailbox)
+        return returned
 
     # --- Waiting ----------------------------------------------------------------------------------------------
 

@@ -50,7 +50,7 @@ class Mailboxes:
         self.by_id: dict[int, Mailbox] = {}  # the same mailboxes
         for shelf in (durable, memory):
             shelf.commit.on_failure = partial(self.commit_failed, shelf)
-        self.on_load: Callable[[Mailbox], None] = ignore  # delayed.py looks for what fell due meanwhile
+        self.on_load: Callable[[Mailbox], object] = ignore  # delayed.py looks for what fell due meanwhile
         self.on_active: Callable[[Mailbox], None] = ignore  # pushing.py sees whether somebody subscribed to it
         self.on_removed: Callable[[Mailbox], None] = ignore  # fetching.py answers those who wait
         self.on_listed: Callable[[Mailbox, str], None] = ignore  # a public mailbox came or went

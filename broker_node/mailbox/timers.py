@@ -14,7 +14,10 @@ from typing import Any, Final
 
 log = logging.getLogger("mq9.timers")
 
-RUN_MAX: Final = 2000  # timers run in one call, so that a million due at once do not hold the loop
+RUN_MAX: Final = 2000  # work of one call, so that a million things due at once do not hold the loop
+
+# What a timer calls. It may return how much it did (messages touched), if that is more than a little.
+Call = Callable[..., int | None]
 
 
 class Timer:
@@ -22,9 +25,9 @@ class Timer:
 
     __slots__ = ("args", "call", "heap")
 
-    def __init__(self, heap: TimerHeap, call: Callable[..., None], args: tuple[Any, ...]) -> None:
+    def __init__(self, heap: TimerHeap, call: Call, args: tuple[Any, ...]) -> None:
         self.heap = heap
-        self.call: Callable[..., None] | None = call
+        self.call: Call | None = call
         self.args = args
 
     def cancel(self) -> None:
@@ -49,7 +52,7 @@ class TimerHeap:
     def __len__(self) -> int:
         return len(self._heap) - self._cancelled
 
-    def at(self, deadline_s: float, call: Callable[..., None], *args: Any) -> Timer:
+    def at(self, deadline_s: float, call: Call, *args: Any) -> Timer:
         """Call `call(*args)` once `deadline_s` has passed."""
         timer = Timer(self, call, args)
         entry = (deadline_s, next(self._sequence), timer)
@@ -75,17 +78,19 @@ class TimerHeap:
         return heap[0][0] if heap else None
 
     def run_due(self, now_s: float) -> None:
-        """Run what is due, the oldest deadline first, at most RUN_MAX calls."""
-        for _ in range(RUN_MAX):
+        """Run what is due, the oldest deadline first, until RUN_MAX is done; what is left is due at once again."""
+        work = 0
+        while work < RUN_MAX:
             deadline_s = self.next_deadline_s()
             if deadline_s is None or deadline_s > now_s:
                 return
             timer = heapq.heappop(self._heap)[2]
             call, args = timer.call, timer.args
             timer.call = None
+            work += 1
             if call is not None:
                 try:
-                    call(*args)
+                    work += call(*args) or 0
                 except Exception:  # one timer's bug must not keep the others from running
                     log.exception("a bug in a timer")
 

@@ -70,6 +70,18 @@ class ManualLoop:
             if call is not None:
                 call()
 
+    def turn(self) -> bool:
+        """One turn as a real loop makes it: what is ready and due now runs, and what that brings is for the next. Whether
+        there is anything for the next."""
+        now_s = self.clock.monotonic_s()
+        while self._later and self._later[0][0] <= now_s:
+            call = heapq.heappop(self._later)[2].call
+            if call is not None:
+                self._soon.append(call)
+        for _ in range(len(self._soon)):
+            self._soon.popleft()()
+        return bool(self._soon) or bool(self._later and self._later[0][0] <= now_s)
+
     def advance(self, seconds: float) -> None:
         """Let time pass, stopping at everything that falls due on the way."""
         end_s = self.clock.monotonic_s() + seconds
