@@ -23,7 +23,7 @@ from tests.chaos.tally import report
 from tests.support.raw import RawClient
 
 WAVE = 100  # connections at once
-CLIENTS = 2000
+CLIENTS = 800
 LONG_CLIENTS = 100_000
 STORED = 300
 OF_A_CLIENT = (Connection, Session, Subscription, Waiter, Push)
