@@ -192,11 +192,14 @@ class Disk:
 
     def close(self) -> None:
         """Give the directory free. What was not committed is forgotten, as after a crash."""
+        if self._lock < 0:
+            return
         if self._txn is not None:
             self._txn.abort()
             self._txn = None
         self._env.close()
         os.close(self._lock)
+        self._lock = -1
 
 
 class Snapshot:

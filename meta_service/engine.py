@@ -355,7 +355,10 @@ class Engine:
             cluster_id=secrets.token_bytes(16), slots=defaults.slots,
             replication_factor=defaults.replication_factor, min_in_sync=defaults.min_in_sync,
         )  # fmt: skip
-        self.propose(pb.MetaCommand(found=found))
+        self.propose(pb.MetaCommand(found=found)).add_done_callback(self._found_done)
+
+    def _found_done(self, _: Future[pb.CommandResult]) -> None:
+        self._founding = False  # if it was in vain, the next barrier tries again; a second founding changes nothing
 
     def status(self) -> meta.StatusReply:
         """What this node knows; a reading of plain numbers, from any thread."""

@@ -30,7 +30,7 @@ from mq9.v1 import raft_pb2 as pb
 
 log = logging.getLogger(__name__)
 
-DUTY_S: Final = 0.2  # how often the leader looks for sessions that are over and slots that should move
+DUTY_S_MAX: Final = 0.2  # how often the leader looks for sessions that are over and slots that should move, at least
 PROPOSALS_PER_DUTY_MAX: Final = 64
 GRACE_S: Final = 1.0  # calls in flight when the node stops
 
@@ -131,8 +131,9 @@ class Server:
             self._api.sessions.barrier_committed(proposed_s, self._clock.monotonic_s())
 
     async def _duties(self) -> None:
+        every_s = min(DUTY_S_MAX, self._leases.pause_s / 4)
         while True:
-            await asyncio.sleep(DUTY_S)
+            await asyncio.sleep(every_s)
             sessions = self._api.sessions
             if sessions is None:
                 continue

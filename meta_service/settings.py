@@ -120,6 +120,8 @@ def _check_together(settings: MetaSettings) -> None:
     """Settings that are fine alone and dangerous together."""
     rules = {
         "--session-s must be at least 1.5 x --lease-s": settings.session_s >= 1.5 * settings.lease_s,
+        "--session-s must be at least --lease-s and 4 x --barrier-s": settings.session_s
+        >= settings.lease_s + 4 * settings.barrier_s,
         "--lease-s must be over 2 x --heartbeat-s": settings.lease_s > 2 * settings.heartbeat_s,
         "--election-min-s must be over 3 x --raft-heartbeat-s": settings.election_min_s > 3 * settings.raft_heartbeat_s,
         "--election-max-s must be over --election-min-s": settings.election_max_s > settings.election_min_s,

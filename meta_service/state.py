@@ -116,7 +116,8 @@ class State:
         if repeated is not None:
             return repeated
         result = self._run(index, parsed)
-        self._remember(parsed, result)
+        if result.outcome == meta.OK:  # a refusal changed nothing: repeated later, the same request may be granted
+            self._remember(parsed, result)
         return result
 
     # --- Commands -----------------------------------------------------------------------------------------------------

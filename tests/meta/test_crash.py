@@ -33,7 +33,7 @@ async def kill_all(directory: Path, rounds: int, writes: int) -> None:
 
 async def test_killing_all_nodes_loses_nothing_acknowledged(tmp_path: Path) -> None:
     """The journal is compacted every 2,000 entries, so some of the kills are in the middle of that."""
-    await kill_all(tmp_path, rounds=3, writes=1500)
+    await kill_all(tmp_path, rounds=3, writes=800)
 
 
 @pytest.mark.long

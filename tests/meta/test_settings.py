@@ -23,6 +23,7 @@ def test_flag_before_environment_before_file_before_default(tmp_path: Path) -> N
         ({"port": "70000"}, "--port must be int from 0 to 65535"),
         ({"log_level": "loud"}, "--log-level must be one of"),
         ({"session_s": "3"}, "--session-s must be at least 1.5 x --lease-s"),
+        ({"barrier_s": "1"}, "--session-s must be at least --lease-s and 4 x --barrier-s"),
         ({"heartbeat_s": "2"}, "--lease-s must be over 2 x --heartbeat-s"),
         ({"election_min_s": "0.1"}, "--election-min-s must be over 3 x"),
         ({"min_in_sync": "4"}, "--min-in-sync must not be over"),

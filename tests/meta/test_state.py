@@ -178,6 +178,13 @@ def test_a_repeated_request_happens_once(bench: Bench) -> None:
     assert bench.do(client="y", seq=6, register=register("a")).incarnation == first.incarnation + 2
 
 
+def test_a_refusal_is_not_remembered(bench: Bench) -> None:
+    """A broker that registers while the cluster is being founded repeats the same request until it is let in."""
+    assert bench.do(client="x", seq=1, register=register("a")).outcome == meta.REFUSED
+    bench.do(found=pb.Found(cluster_id=b"id", slots=4, replication_factor=3, min_in_sync=2))
+    assert bench.do(client="x", seq=1, register=register("a")).outcome == meta.OK
+
+
 def test_the_oldest_remembered_request_goes_first(bench: Bench) -> None:
     found(bench)
     kept = limits.META_CLIENTS_REMEMBERED_MAX
