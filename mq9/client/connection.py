@@ -29,6 +29,8 @@ log = logging.getLogger("mq9.client")
 
 DEFAULT_URL: Final = "nats://127.0.0.1:4222"
 SILENCE_S: Final = 2.0  # see ConnectOptions
+GOODBYE_S: Final = 2.0  # for what is still to be written when the client closes
+CLOSE_S: Final = 0.2  # for saying goodbye to a server that was never really reached
 
 
 class ConnectOptions(TypedDict, total=False):
@@ -148,9 +150,14 @@ class Connection:
             async with asyncio.timeout(options["connect_timeout"]):
                 self._opening = nc
                 await nc.connect(**options)
+            if not nc.is_connected:
+                # nats-py goes on when the server hangs up where its first PONG is due: no certificate, too many clients.
+                raise nats.errors.UnexpectedEOF
         except (TimeoutError, OSError, nats.errors.Error) as failure:
-            with contextlib.suppress(OSError, nats.errors.Error):
-                await nc.close()
+            with contextlib.suppress(TimeoutError, OSError, nats.errors.Error):
+                # After a TLS handshake that failed nats-py would wait for ever for the end of what is closed already.
+                async with asyncio.timeout(CLOSE_S):
+                    await nc.close()
             raise self._refused(failure) from failure
         finally:
             self._opening = None
@@ -221,7 +228,13 @@ class Connection:
             self._watcher.cancel()
             self._watcher = None
         if self._nc is not None and not self._nc.is_closed:
-            await self._nc.close()
+            try:
+                async with asyncio.timeout(GOODBYE_S):
+                    await self._nc.close()
+            except TimeoutError:
+                # The server takes nothing any more: what is still to be written would keep us here for as long as TCP tries.
+                _abort(self._nc)
+                await self._lost()
 
     # --- What nats-py tells us --------------------------------------------------------------------------------
 
@@ -231,8 +244,8 @@ class Connection:
         if not isinstance(failure, nats.errors.NoServersError):
             self._last_failure = failure
         log.debug("connection to %s: %r", self.where, failure)
-        if self._opening is not None and _is_refusal(failure):
-            # Another attempt cannot help, and a server makes each one slower: this ends the connecting.
+        if self._opening is not None and (_is_refusal(failure) or isinstance(failure, ssl.SSLError)):
+            # Another attempt cannot help, and a server makes each wrong password slower: this ends the connecting.
             self._opening.options["allow_reconnect"] = False
         if "permissions violation" not in text:
             return
@@ -279,7 +292,7 @@ class Connection:
                 await nc.rtt(timeout=silence_s)  # type: ignore[arg-type]  # annotated int, used as seconds
             except nats.errors.TimeoutError:
                 log.warning("no word from %s; connecting anew", self.where)
-                await nc.force_reconnect()
+                _abort(nc)  # which nats-py meets as an end, and connects again
             except nats.errors.Error as failure:
                 log.debug("the connection broke while it was watched: %r", failure)
 
@@ -329,6 +342,13 @@ class Connection:
         if msg.headers and msg.headers.get(STATUS) == NO_RESPONDERS and not msg.data:
             raise error("UNAVAILABLE", reason=f"{self.where} has no mq9 broker that answers on {subject}")
         return msg
+
+
+def _abort(nc: Nats) -> None:
+    """Drop the socket with what is still to be written, for which nats-py has no call."""
+    writer = getattr(nc._transport, "_io_writer", None)  # noqa: SLF001
+    if writer is not None:
+        writer.transport.abort()
 
 
 def _is_refusal(failure: Exception) -> bool:

@@ -67,6 +67,7 @@ class _Link:
         self._proxy = proxy
         self._reader = reader
         self._writers = [writer]
+        self._closed = asyncio.Event()
         self._ended = asyncio.Event()
         self.frozen = False
 
@@ -85,13 +86,17 @@ class _Link:
 
     async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, from_server: bool) -> None:
         while data := await reader.read(65536):
-            if self.frozen or (from_server and self._proxy.lose_replies):
+            if self.frozen:
+                await self._closed.wait()  # and take nothing more from either side
+                return
+            if from_server and self._proxy.lose_replies:
                 continue
             writer.write(data)
             await writer.drain()
         self.close()
 
     def close(self) -> None:
+        self._closed.set()
         for writer in self._writers:
             writer.close()
 
