@@ -96,9 +96,7 @@ async def discover(
     """Find agents that can do something, best first."""
     text, semantic = (question, None) if keywords else (None, question)
     async with session.client() as client:
-        _show(session, await client.agent_discover(
-            text=text, semantic=semantic, tags=tag, status=status, limit=limit, page=page
-        ))
+        _show(session, await client.agent_discover(text=text, semantic=semantic, tags=tag, status=status, limit=limit, page=page))
 
 
 @command(app, "ls")
@@ -191,4 +189,3 @@ async def import_(
         output.as_json({"registered": body["name"], "agent_card": card})
     else:
         output.line(body["name"])
-

@@ -45,4 +45,3 @@ def _object(value: Any, where: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise typer.BadParameter(f"{where} is not a JSON object")
     return value
-

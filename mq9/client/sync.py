@@ -141,9 +141,7 @@ class SyncClient:
     agent_unregister: Final = _sync(Client.agent_unregister)
     agent_discover: Final = _sync(Client.agent_discover)
 
-    def consume(
-        self, mail_address: str, *, group_name: str | None = None, **options: Unpack[ConsumeOptions]
-    ) -> SyncConsumer:
+    def consume(self, mail_address: str, *, group_name: str | None = None, **options: Unpack[ConsumeOptions]) -> SyncConsumer:
         """Read a mailbox for as long as it lasts: `for message in client.consume(...)`. As `Client.consume`, without handler:
         the loop's body is the handler, in the thread that runs the loop."""
         consumer = self.run(lambda client: _made(client, mail_address, group_name, options))

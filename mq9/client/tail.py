@@ -42,9 +42,7 @@ class Tail:
             options = FetchOptions(deliver="from_id", from_id=self._last.msg_id + 1)
             if tags := self._start.get("tags"):
                 options["tags"] = tags
-        messages = await self._client.fetch(
-            self._address, num_msgs=FETCH_MESSAGES_MAX, max_wait_ms=max_wait_ms, **options
-        )
+        messages = await self._client.fetch(self._address, num_msgs=FETCH_MESSAGES_MAX, max_wait_ms=max_wait_ms, **options)
         size_bytes = sum(len(message.payload) for message in messages)
         if len(messages) >= FETCH_MESSAGES_MAX or size_bytes >= WHOLE_BELOW_BYTES:
             messages = await self._by_id(min(message.msg_id for message in messages)) or messages
