@@ -1,7 +1,7 @@
 """Raft: PySyncObj 0.3.17 with its log, its wire and its unsafe corners replaced. No sockets, no threads, no asyncio.
 
 PySyncObj keeps terms, votes, who leads, what is committed, and the order in which entries are applied. This layer owns
-what stock PySyncObj gets wrong (docs/decisions/0007-pysyncobj.md names each defect and the test that holds its fix):
+what stock PySyncObj gets wrong (docs/decisions/0008-pysyncobj.md names each defect and the test that holds its fix):
 
 - the log is an LmdbJournal, and nothing leaves that promises an entry before the entry is on disk (`tick`);
 - what a follower does with entries (`_receive_append`): it truncates on a conflict of terms only, never below what it applied;

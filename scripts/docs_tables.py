@@ -21,6 +21,7 @@ from prometheus_client.core import Metric
 from broker_node.monitor.metrics import BrokerCollector
 from broker_node.router.dispatch import command_table
 from broker_node.server import Server
+from meta_service.settings import FIELDS as META_FIELDS
 from mq9 import errors, limits
 from mq9 import settings as settings_module
 from mq9.cli.command import Session
@@ -67,6 +68,15 @@ def settings() -> str:
         default = f"`{field.default}`" if field.default != "" else ""
         rows.append((f"`{flag(name)}`", f"`{env(name)}`", default, field.metadata["doc"]))
     return _table(("flag", "environment", "default", "what it is"), rows)
+
+
+def meta_settings() -> str:
+    """Every setting of a meta node: flag, default, doc."""
+    rows = [
+        (f"`{flag(name)}`", f"`{field.default}`" if field.default != "" else "", field.metadata["doc"])
+        for name, field in META_FIELDS.items()
+    ]
+    return _table(("flag", "default", "what it is"), rows)
 
 
 def _readable(name: str, value: float) -> str:
@@ -172,6 +182,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "commands": commands,
     "errors": error_codes,
     "limits": limit_values,
+    "metasettings": meta_settings,
     "metrics": metrics,
     "settings": settings,
 }

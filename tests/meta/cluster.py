@@ -92,7 +92,6 @@ class MetaCluster:
         self._settings = {**FAST, **settings}
         self._wrap = wrap
         self.processes: dict[str, Process] = {}
-        self.restarts = 0
 
     @property
     def names(self) -> list[str]:
@@ -275,9 +274,10 @@ class Load:
                 self._changed.clear()
                 await self._changed.wait()
 
-    def gap_after(self, moment_s: float) -> float:
-        """How long after `moment_s` (time.monotonic) the first write was acknowledged."""
-        return min(each for each in self.times if each > moment_s) - moment_s
+    def silence_after(self, moment_s: float) -> float:
+        """The longest time without an acknowledged write since `moment_s` (time.monotonic)."""
+        times = [moment_s, *(each for each in self.times if each > moment_s)]
+        return max(after - before for before, after in zip(times, times[1:], strict=False))
 
     async def check(self) -> Report:
         """Compare what was acknowledged with what is there."""

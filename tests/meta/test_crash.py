@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import signal
+import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -57,7 +60,7 @@ async def kill_leaders(directory: Path, rounds: int) -> list[float]:
                 killed_s = time.monotonic()
                 cluster.kill(leader)
                 await load.acknowledged(20)
-                gaps.append(load.gap_after(killed_s))
+                gaps.append(load.silence_after(killed_s))
                 cluster.start(leader)
                 await load.acknowledged(20)
         judge(await load.check())
@@ -73,6 +76,27 @@ async def test_killing_a_leader_while_a_follower_catches_up_loses_nothing(tmp_pa
 async def test_killing_many_leaders_while_followers_catch_up_loses_nothing(tmp_path: Path) -> None:
     gaps = sorted(await kill_leaders(tmp_path, rounds=20))
     print(f"kill of the leader to the next write: median {gaps[len(gaps) // 2]:.3f} s, max {gaps[-1]:.3f} s")  # noqa: T201
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+async def test_how_long_a_killed_leader_is_missed(tmp_path: Path) -> None:
+    """Prints figures: from kill -9 of the leader to the next acknowledged write of sixteen writers."""
+    gaps: list[float] = []
+    async with MetaCluster(tmp_path, **STORE) as cluster:
+        await found(cluster)
+        async with Load(cluster) as load:
+            for _ in range(20):
+                leader = await cluster.leader()
+                await load.acknowledged(50)
+                killed_s = time.monotonic()
+                cluster.kill(leader)
+                await load.acknowledged(20)
+                gaps.append(load.silence_after(killed_s))
+                cluster.start(leader)
+        judge(await load.check())
+    gaps.sort()
+    print(f"kill of the leader to the next write: median {gaps[10]:.3f} s, max {gaps[-1]:.3f} s")  # noqa: T201
 
 
 async def test_a_stopped_leader_is_replaced_and_comes_back_as_a_follower(tmp_path: Path) -> None:
@@ -93,6 +117,30 @@ async def test_a_stopped_leader_is_replaced_and_comes_back_as_a_follower(tmp_pat
             await until(f"{leader} to follow", follows)
             await load.acknowledged(300)
         assert successor != leader
+        judge(await load.check())
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[str]:
+    """The name of a node whose data directory has 700 kB."""
+    path = tmp_path / "n1"
+    path.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=700k", "tmpfs", str(path)]
+    if subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("a small disk cannot be mounted here")
+    yield path.name
+    subprocess.run(["umount", "-l", str(path)], check=True)
+
+
+async def test_a_full_disk_stops_its_node_alone(tmp_path: Path, small_disk: str) -> None:
+    """Where stock PySyncObj dies of SIGBUS and takes what is in the page cache with it."""
+    async with MetaCluster(tmp_path, **{**STORE, "log_entries_max": 1_000_000}) as cluster:
+        await found(cluster)
+        async with Load(cluster) as load:
+            code = await asyncio.to_thread(cluster.processes[small_disk].wait, 60.0)
+            await load.acknowledged(100)
+        assert code == 1
+        assert "this meta node stops: storage failed" in cluster.processes[small_disk].log
         judge(await load.check())
 
 

@@ -1,7 +1,7 @@
 """What we lean on inside PySyncObj is what we read in it: a change of any of it fails here, before it does harm.
 
 When PySyncObj is to be raised: read its changes, then raft.py against the methods below, run the long tests, and only then
-write the new digests down (docs/decisions/0007-pysyncobj.md).
+write the new digests down (docs/decisions/0008-pysyncobj.md).
 """
 
 from __future__ import annotations
