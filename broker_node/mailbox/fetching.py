@@ -213,7 +213,7 @@ class Fetching:
                     continue
                 message = live(mailbox, row_key, row, pick.now_ms)
                 if message is None:
-                    cursor.next_after = msg_id
+                    cursor.next_after = self.walking.beyond(row_key, row, cursor.next_after)
                     continue
                 delivery = group.passed(tier, msg_id)
                 if has_tags(message, pick.wanted.tags):

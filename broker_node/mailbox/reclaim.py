@@ -41,6 +41,7 @@ class Reclaim:
         self.deleting = deleting
         self.busy: dict[int, bool] = {}  # id of a shelf -> its last step is not durable yet
         self.complaint = ""
+        self.damaged: set[str] = set()  # reported rows
 
     def step(self) -> None:
         """At most RECLAIM_PER_TICK rows of each shelf go into its open batch."""
@@ -74,20 +75,29 @@ class Reclaim:
             self.complaint = failure.text
             log.warning("reclaiming waits: %s", failure.text)
 
+    def _damaged(self, failure: StorageError) -> None:
+        """One damaged row keeps no other. It stays where it is, for `mq9 verify` to name."""
+        if failure.text not in self.damaged:
+            self.damaged.add(failure.text)
+            self.boxes.counters.damaged_records += 1
+            log.error("what is over cannot be read: %s; run `mq9 verify`", failure.text)
+
     # --- What expired -----------------------------------------------------------------------------------------
 
     def _expire(self, shelf: Shelf, room: int) -> int:
         stop = pack_u64(self.boxes.clock.wall_ms() + 1)
         rows = shelf.store.scan(Table.EXPIRY, b"", stop, room)
         batch = shelf.commit.batch
-        for row_key, _ in rows:
-            batch.delete(Table.EXPIRY, row_key)
+        done = 0
+        for row_key, row in rows:
             try:
+                unseal(row_key, row)  # a key that is damaged may name anything: nothing is deleted for it
+                batch.delete(Table.EXPIRY, row_key)
+                done += 1
                 self._expire_row(shelf, row_key)
-            except StorageError as failure:  # one damaged row must not keep the others
-                self.boxes.counters.damaged_records += 1
-                log.error("what expired cannot be read: %s; run `mq9 verify`", failure.text)  # noqa: TRY400  # no bug of ours
-        return len(rows)
+            except StorageError as failure:
+                self._damaged(failure)
+        return done
 
     def _expire_row(self, shelf: Shelf, row_key: bytes) -> None:
         _, kind, what = unpack_expiry_key(row_key)
@@ -133,7 +143,12 @@ class Reclaim:
     def _empty_trash(self, shelf: Shelf, room: int) -> int:
         used = 0
         batch = shelf.commit.batch
-        for trash_key, _ in shelf.store.scan(Table.TRASH, b"", b"\xff" * 9, 16):
+        for trash_key, row in shelf.store.scan(Table.TRASH, b"", b"\xff" * 9, 16):
+            try:
+                unseal(trash_key, row)
+            except StorageError as failure:
+                self._damaged(failure)
+                continue
             start, stop = mailbox_range(unpack_u64(trash_key))
             for table in _OF_MAILBOX:
                 if used >= room:

@@ -43,6 +43,16 @@ class Walking:
             return None
         return message
 
+    @staticmethod
+    def beyond(row_key: bytes, row: bytes, after_id: int) -> int:
+        """The id to go on after when the row that follows `after_id` is not shown. That of a damaged row cannot be believed:
+        going on behind it could skip messages, or begin again before it."""
+        try:
+            unpack_message(row_key, row)
+        except StorageError:
+            return after_id + 1
+        return int.from_bytes(row_key[-8:], "big")
+
     def read(self, mailbox: Mailbox, tier: int, msg_id: int, now_ms: int) -> StoredMessage | None:
         """One message by its id, or None when it is not there any more."""
         row_key = message_key(mailbox.id, tier, msg_id)
@@ -59,10 +69,12 @@ class Walking:
             start, stop = tier_range(mailbox.id, tier, after_id, visible_id)
             rows = mailbox.shelf.store.scan(Table.MESSAGE, start, stop, _CHUNK, FETCH_BYTES_MAX)
             for row_key, row in rows:
-                after_id = int.from_bytes(row_key[-8:], "big")
                 message = self.live(mailbox, row_key, row, now_ms)
-                if message is not None:
-                    yield after_id, tier, message, len(row)
+                if message is None:
+                    after_id = self.beyond(row_key, row, after_id)
+                    continue
+                after_id = int.from_bytes(row_key[-8:], "big")
+                yield after_id, tier, message, len(row)
             if not rows:
                 return
 

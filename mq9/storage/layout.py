@@ -17,6 +17,7 @@ from hashlib import blake2b
 from typing import Final
 from zlib import crc32
 
+from mq9.errors import error
 from mq9.limits import SLOTS
 
 TIERS: Final = 4  # critical, urgent, normal, low
@@ -38,9 +39,6 @@ pack_u64 = _U64.pack
 message_key = _MESSAGE.pack  # (mailbox, tier, msg_id)
 delayed_key = _DELAYED.pack  # (mailbox, due_ms, sequence)
 acked_key = _ACKED.pack  # (mailbox, group, tier, low); with RETURNED_BIT in the tier, low is one message's id
-unpack_message_key = _MESSAGE.unpack
-unpack_delayed_key = _DELAYED.unpack
-unpack_acked_key = _ACKED.unpack
 
 
 class ExpiryKind(IntEnum):
@@ -49,6 +47,31 @@ class ExpiryKind(IntEnum):
     MESSAGE = 1  # mailbox u64 | tier u8 | msg_id u64
     MAILBOX = 2  # mailbox u64 | slot u16 | address
     DEDUP = 3  # the DEDUP key
+
+
+def _unpack(form: struct.Struct, key: bytes) -> tuple[int, ...]:
+    try:
+        return form.unpack(key)
+    except struct.error:
+        raise error("DATA_DAMAGED", reason=f"key {key.hex()} has the wrong length") from None
+
+
+def unpack_message_key(key: bytes) -> tuple[int, int, int]:
+    """(mailbox, tier, msg_id) of a MESSAGE key. This and the next three raise DATA_DAMAGED."""
+    mailbox, tier, msg_id = _unpack(_MESSAGE, key)
+    return mailbox, tier, msg_id
+
+
+def unpack_delayed_key(key: bytes) -> tuple[int, int, int]:
+    """(mailbox, due_ms, sequence) of a DELAYED key."""
+    mailbox, due_ms, sequence = _unpack(_DELAYED, key)
+    return mailbox, due_ms, sequence
+
+
+def unpack_acked_key(key: bytes) -> tuple[int, int, int, int]:
+    """(mailbox, group, tier, low) of an ACKED key."""
+    mailbox, group, tier, low = _unpack(_ACKED, key)
+    return mailbox, group, tier, low
 
 
 def slot_of(name: bytes, slots: int = SLOTS) -> int:
@@ -93,7 +116,7 @@ def expiry_key(time_ms: int, kind: int, what: bytes) -> bytes:
 
 def unpack_expiry_key(key: bytes) -> tuple[int, int, bytes]:
     """(time_ms, kind, what) of an EXPIRY key."""
-    time_ms, kind = _U64_U8.unpack_from(key)
+    time_ms, kind = _unpack(_U64_U8, key[: _U64_U8.size])
     return time_ms, kind, key[_U64_U8.size :]
 
 
@@ -109,8 +132,7 @@ def unpack_key_row(payload: bytes) -> tuple[int, int]:
 
 def unpack_u64(payload: bytes) -> int:
     """The number of a DEDUP, ACKED or sequence row's payload."""
-    value: int = _U64.unpack(payload)[0]
-    return value
+    return _unpack(_U64, payload)[0]
 
 
 def mailbox_range(mailbox: int) -> tuple[bytes, bytes]:

@@ -264,7 +264,7 @@ class LmdbStore:
                     raise self._full(needed) from failure
             except lmdb.BadValsizeError as failure:
                 raise ValueError(f"a key is empty or longer than {KEY_BYTES_MAX} bytes") from failure
-            except lmdb.Error as failure:
+            except (lmdb.Error, SystemError) as failure:  # py-lmdb's cursor.delete says SystemError for a damaged page
                 raise self._judge(failure, needed) from failure
             else:
                 break
@@ -281,7 +281,7 @@ class LmdbStore:
             number = txn.id()
             txn.put(COMMIT_KEY, _commit_row(number), db=self._tables[Table.META])
             started_s = time.perf_counter()
-            txn.commit()
+            _finish(txn)
             self.sync_s = time.perf_counter() - started_s
         except BaseException:  # an open write transaction would block every later one
             txn.abort()  # harmless after a failed commit, which has aborted it already
@@ -309,11 +309,12 @@ class LmdbStore:
 
     # --- Failing ------------------------------------------------------------------------------------------------
 
-    def _judge(self, failure: lmdb.Error, needed_bytes: int) -> Mq9Error:
+    def _judge(self, failure: lmdb.Error | SystemError, needed_bytes: int) -> Mq9Error:
         """STORAGE_FULL when the disk had no room for the commit, else STORAGE_FAILED for good."""
-        fatal = isinstance(failure, (lmdb.PanicError, *_DAMAGE))
+        fatal = isinstance(failure, (SystemError, lmdb.PanicError, *_DAMAGE))
+        code = getattr(failure, "code", 0)
         free = os.statvfs(self.directory)
-        no_room = self._ballast.starved or failure.code in DISK_FULL_ERRNOS or free.f_bavail * free.f_frsize < needed_bytes
+        no_room = self._ballast.starved or code in DISK_FULL_ERRNOS or free.f_bavail * free.f_frsize < needed_bytes
         if no_room and not fatal:
             return self._full(needed_bytes)
         self._failure = error("STORAGE_FAILED", reason=f"{self.directory}: {failure}")
@@ -385,6 +386,14 @@ def _apply(txn: lmdb.Transaction[bytes], table: lmdb._Database, changes: dict[by
         cursor.putmulti(puts[:beyond])
     if beyond < len(puts):
         cursor.putmulti(puts[beyond:], append=True)
+
+
+def _finish(txn: lmdb.Transaction[bytes]) -> None:
+    """Commit. No row is looked at any more: a size that is wrong now is one of LMDB's own tables, damaged."""
+    try:
+        txn.commit()
+    except lmdb.BadValsizeError as failure:
+        raise lmdb.CorruptedError(str(failure)) from failure
 
 
 def _put_bytes(batch: Batch) -> int:
