@@ -13,12 +13,15 @@ PUSHED = b"$mq9.AI.MAILBOX.MSG."
 SMALL_BUFFER_BYTES = 16 * 1024
 
 
+def make(server: ServerProcess, box: str) -> None:
+    assert server.raw().call(b"$mq9.AI.MAILBOX.CREATE", {"name": box})["error"] == ""
+
+
 def fill(server: ServerProcess, box: str, numbers: Iterable[int], size_bytes: int = 16) -> None:
-    """Store one message for each number, in a mailbox that is made if it is not there; returns when all are on disk."""
+    """Store one message for each number; returns when all are on disk."""
     sender = server.raw()
-    assert sender.call(b"$mq9.AI.MAILBOX.CREATE", {"name": box, "exist_ok": True})["error"] == ""
-    *most, last = (b"%d" % number for number in numbers)
     subject = b"$mq9.AI.MSG.SEND." + box.encode()
+    *most, last = (b"%d" % number for number in numbers)
     for text in most:
         sender.pub(subject, text.ljust(size_bytes))
     assert sender.call(subject, last.ljust(size_bytes))["error"] == ""  # they are stored in order

@@ -9,7 +9,7 @@ import nats
 import pytest
 from nats.aio.msg import Msg
 
-from tests.push.mail import PUSHED, fill, member, numbers, read
+from tests.push.mail import PUSHED, fill, make, member, numbers, read
 from tests.support.server import ServerProcess
 
 COUNT = 16_384
@@ -20,6 +20,7 @@ ALL = list(range(1, COUNT + 1))
 @pytest.fixture(scope="module")
 def large(session_server: ServerProcess) -> Iterator[str]:
     """A mailbox of 16 MiB that everyone reads and nobody changes."""
+    make(session_server, "replay.large")
     fill(session_server, "replay.large", ALL, SIZE_BYTES)
     yield "replay.large"
     session_server.raw().call(b"$mq9.AI.MAILBOX.REMOVE.replay.large")
