@@ -200,10 +200,12 @@ class Engine:
         timer.cancel()
         await self._leave()
         await self.transport.close()
+        self.raft.fail_waiting()
         for future, _ in [*self._waiting, *(self._in_flight or ())]:
             _fail(future, self._gone())
         self.raft.close()
         self.disk.close()
+        await asyncio.sleep(0)  # what was asked meanwhile is refused now, before the loop closes
 
     async def _leave(self) -> None:
         """A leader that stops says so: its successor need not wait for an election timeout."""
@@ -228,7 +230,7 @@ class Engine:
     def _turn(self) -> None:
         self._turn_due = False
         if self.failure is not None:
-            return
+            return  # whatever is still in memory may be ahead of the disk
         try:
             self._barrier_if_due()
             again = self.raft.tick()
@@ -286,7 +288,7 @@ class Engine:
     # --- Proposals ----------------------------------------------------------------------------------------------------
 
     def _propose(self, body: bytes, future: Future[pb.CommandResult]) -> None:
-        if self.failure is not None:
+        if self._stopping.is_set():
             _fail(future, self._gone())
         elif not self.raft.is_leader:
             _fail(future, NotLeader(self.raft.leader))
@@ -307,7 +309,7 @@ class Engine:
             _fail(future, OutcomeUnknown())
 
     def _ask_barrier(self, future: Future[int], disk: bool, soon: bool) -> None:
-        if self.failure is not None:
+        if self._stopping.is_set():
             _fail(future, self._gone())
         elif not self.raft.is_leader:
             _fail(future, NotLeader(self.raft.leader))

@@ -220,10 +220,11 @@ class RaftNode(SyncObj):  # type: ignore[misc]  # PySyncObj is published without
     def _state_changed(self, old: int, new: int) -> None:
         log.info("%s is now %s in term %d", self.selfNode.id, ("follower", "candidate", "leader")[new], self.term)
         if old == _RAFT_STATE.LEADER:
-            self._fail_waiting()
+            self.fail_waiting()
 
-    def _fail_waiting(self) -> None:
-        """Nobody knows what becomes of these entries; whoever waits asks again with the same request id."""
+    def fail_waiting(self) -> None:
+        """This node leads no longer, or stops. Nobody knows what becomes of the entries that are waited for; whoever waits
+        asks again with the same request id."""
         waiting = self._SyncObj__commandsWaitingCommit
         callbacks = [done for index in sorted(waiting) for _, done in waiting[index]]
         waiting.clear()

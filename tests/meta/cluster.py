@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import random
 import signal
@@ -277,7 +278,7 @@ class Load:
     def silence_after(self, moment_s: float) -> float:
         """The longest time without an acknowledged write since `moment_s` (time.monotonic)."""
         times = [moment_s, *(each for each in self.times if each > moment_s)]
-        return max(after - before for before, after in zip(times, times[1:], strict=False))
+        return max(after - before for before, after in itertools.pairwise(times))
 
     async def check(self) -> Report:
         """Compare what was acknowledged with what is there."""
