@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import struct
-
 import msgspec
 
+from mq9.errors import StorageError
 from mq9.storage import layout
 from mq9.storage.interface import Table
 
@@ -67,7 +66,7 @@ def describe_key(table: Table, key: bytes) -> str:
         if table == Table.ACKED:
             mailbox, group, tier, low = layout.unpack_acked_key(key)
             return f"mailbox id {mailbox} group {group} tier {tier} from message {low}"
-    except struct.error:
+    except StorageError:
         return f"key {key.hex()}"  # a separator of the tree, or damaged: its bytes say as much
     if table in (Table.MAILBOX, Table.AGENT, Table.AGENT_VECTOR):
         return key[2:].decode("utf-8", "replace")
