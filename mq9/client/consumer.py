@@ -30,6 +30,7 @@ WAIT_MS_DEFAULT: Final = 5000  # one request per five idle seconds
 ACK_BATCH_MAX: Final = 1000
 ACK_DELAY_S: Final = 0.01  # what is done meanwhile shares one request and one fsync
 RETRY_MAX_S: Final = 60.0  # longest pause before a message whose handler failed comes again
+REPEATED_S: Final = 0.2
 GOODBYE_S: Final = 2.0  # for confirming and giving back at the end
 
 Handler = Callable[[Message], Awaitable[object]]
@@ -254,9 +255,13 @@ class Consumer:
             return
         # The lease began after we asked, so it cannot end before this.
         lease_s = (self._start.get("ack_wait_ms") or ACK_WAIT_MS_DEFAULT) / 1000
-        for message in self._holding.take(messages, float("inf") if self._tail else sent_s + lease_s):
+        fresh = self._holding.take(messages, float("inf") if self._tail else sent_s + lease_s)
+        for message in fresh:
             message._consumer = self  # noqa: SLF001  # a consumer marks its own messages
         self._arrived.set()
+        if messages and not fresh:
+            # A broker that does not know `hold` answers at once with what we have: ask again in a while.
+            await asyncio.sleep(REPEATED_S)
 
     def _check_generation(self) -> None:
         """On a new connection nothing that waits in the buffer is leased to us any more; it will come again."""
@@ -358,6 +363,7 @@ class Consumer:
             return
         self._holding.finish(message.msg_id)
         self._finished.set()
+        self._moved.set()
 
     async def _acks(self) -> None:
         pause = pauses()

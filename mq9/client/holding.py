@@ -4,7 +4,9 @@ A message is *held* from the FETCH that brought it until its confirmation is on 
 buffer, then in hand, then done. The broker leases it to this connection for a while; then anyone may get it.
 
 Rules
-- No more than `capacity` are held, so a worker that is stuck keeps at most that many from the others.
+- No more than `capacity` are held and not done, so a worker that is stuck keeps at most that many from the others. What is
+  done waits for its confirmation beside them, up to a bound: beyond it the broker does not take confirmations, and then
+  it makes no sense to do more.
 - A buffered message whose lease ran out is dropped, never handed out: somebody else may be working on it.
 - A message that comes again while it is in hand (its lease ran out under a slow handler, or the broker repeats what a
   connection holds) is not handed out twice: it will be confirmed when the handler is done. When the program confirms by
@@ -17,8 +19,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
+from typing import Final
 
 from mq9.client.message import Message
+
+UNCONFIRMED_MAX: Final = 2000  # done, and waiting for its confirmation: two batches
 
 
 class Holding:
@@ -35,12 +40,14 @@ class Holding:
     # --- Fetching ---------------------------------------------------------------------------------------------
 
     def room(self, now_s: float) -> int:
-        """How many more to fetch: none while more than half of the capacity is held, so that fetches come in batches."""
+        """How many more to fetch: none while more than half of the places are taken, so that fetches come in batches."""
         if self._manual:
             for msg_id in self.in_hand():
                 if self._leases[msg_id] <= now_s:
                     self._forget(msg_id)
-        room = self.capacity - len(self._leases)
+        if len(self._done) >= UNCONFIRMED_MAX:
+            return 0
+        room = self.capacity - sum(msg_id not in self._done for msg_id in self._leases)
         return room if 2 * room >= self.capacity else 0
 
     def lease_end_s(self) -> float | None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mq9.client.holding import Holding
+from mq9.client.holding import UNCONFIRMED_MAX, Holding
 from mq9.client.message import Message, Priority
 
 
@@ -31,14 +31,23 @@ def test_fetches_come_in_batches_and_never_above_the_capacity() -> None:
     assert holding.room(0) == 0
     assert _next(holding) == 1
     holding.finish(1)
-    assert holding.room(0) == 0  # done, but not confirmed: still held
-    holding.confirmed([1])
     assert holding.room(0) == 0  # one place: not worth a request yet
     assert _next(holding) == 2
     holding.finish(2)
-    holding.confirmed(holding.to_confirm(10))
-    assert holding.room(0) == 2
+    assert holding.room(0) == 2  # what is done keeps nothing from anybody
     assert Holding(1, manual=False).room(0) == 1
+
+
+def test_work_stops_when_confirmations_do_not_get_through() -> None:
+    holding = Holding(100, manual=False)
+    for first in range(0, UNCONFIRMED_MAX, 100):
+        holding.take(_messages(range(first, first + 100)), 30)
+        for msg_id in range(first, first + 100):
+            assert _next(holding) == msg_id
+            holding.finish(msg_id)
+    assert holding.room(0) == 0
+    holding.confirmed(holding.to_confirm(1000))
+    assert holding.room(0) == 100
 
 
 def test_a_buffered_message_whose_lease_ended_is_not_handed_out() -> None:
