@@ -26,6 +26,7 @@ from mq9.client.wire import (
     Payload,
     ReplyForm,
     SendOptions,
+    check_options,
     json_body,
     json_messages,
     payload_bytes,
@@ -64,6 +65,7 @@ class Client:
     def __init__(
         self, servers: str | Iterable[str] = DEFAULT_URL, *, timeout_s: float = TIMEOUT_S, **options: Unpack[ConnectOptions]
     ) -> None:
+        check_options(options, ConnectOptions)
         self.timeout_s = timeout_s
         self._connection = Connection(server_list(servers), options)
         self._ids = IdSource()
@@ -185,6 +187,7 @@ class Client:
         Without a name the broker makes one that nobody can guess. `ttl` is seconds, 0: it never expires. Raises
         AlreadyExists unless `exist_ok` or `public`; then `is_new` says which it was.
         """
+        check_options(options, MailboxOptions)
         attempts = self._attempts(timeout_s)
         body = json_body({"name": name, "ttl": ttl, **options})
         try:
@@ -239,6 +242,7 @@ class Client:
         With a group the messages are leased to this connection until they are confirmed with `ack`, given back with `nack`,
         or `ack_wait_ms` runs out; without one nothing is recorded. The deadline does not count `max_wait_ms`.
         """
+        check_options(options, FetchOptions)
         form = options.pop("stream", None)
         stream = self._form.stream(mail_address) if form is None else form
         tags = options.pop("tags", None)
@@ -337,6 +341,7 @@ class Client:
         timeout_s: float | None = None, **filters: Unpack[DiscoverFilters],
     ) -> Agents:  # fmt: skip
         """Agents by what they say of themselves, best first; without `semantic` or `text` all, newest first."""
+        check_options(filters, DiscoverFilters)
         tags = filters.pop("tags", None)
         filters["tags"] = list(tags) if tags else None
         body = json_body({"text": text, "semantic": semantic, "limit": limit, "page": page, **filters})

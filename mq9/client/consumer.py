@@ -16,7 +16,7 @@ from mq9.client.holding import Holding
 from mq9.client.message import Message
 from mq9.client.retry import Closed, pauses
 from mq9.client.tail import Tail
-from mq9.client.wire import FetchOptions
+from mq9.client.wire import FetchOptions, check_options
 from mq9.errors import Mq9Error, RequestTimeout, error
 from mq9.limits import ACK_WAIT_MS_DEFAULT, FETCH_MESSAGES_MAX
 
@@ -77,6 +77,7 @@ class Consumer:
     def __init__(
         self, client: Client, mail_address: str, handler: Handler | None, group_name: str | None, options: ConsumeOptions
     ) -> None:
+        check_options(options, ConsumeOptions)
         self.mail_address = mail_address
         self.group_name = group_name or ""
         self.processed_count = 0

@@ -86,6 +86,13 @@ class DiscoverFilters(TypedDict, total=False):
     status: str | None
 
 
+def check_options(options: Mapping[str, object], kind: type) -> None:
+    """Raise TypeError for a keyword that `kind`, a TypedDict, does not have: what a misspelt argument of a function does."""
+    for name in options:
+        if name not in kind.__annotations__:
+            raise TypeError(f"unexpected keyword argument {name!r}")
+
+
 def subject(command: str, *tail: str) -> str:
     """`$mq9.AI.` + command + tail. Raises INVALID_ADDRESS for what no subject can carry; the broker judges the rest."""
     for token in tail:
@@ -139,6 +146,7 @@ class IdSource:
 
 def send_headers(options: SendOptions, msg_id: str) -> dict[str, str]:
     """The headers of a SEND. Raises INVALID_HEADER for what a header cannot carry."""
+    check_options(options, SendOptions)
     headers = {"mq9-msg-id": options.get("msg_id") or msg_id}
     priority = options.get("priority")
     if priority is not None and priority != Priority.NORMAL:

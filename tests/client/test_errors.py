@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+from collections.abc import Awaitable, Callable
+from functools import partial
 
 import pytest
 
@@ -68,6 +70,18 @@ async def test_a_delay_that_is_no_number_of_seconds(client: mq9.Client, box: mq9
     with pytest.raises(mq9.RequestError) as caught:
         await client.send(box, b"x", delay=delay)
     assert caught.value.code == "INVALID_HEADER"
+
+
+async def test_a_misspelt_argument_is_not_passed_over(client: mq9.Client, box: mq9.Mailbox) -> None:
+    calls: list[Callable[..., Awaitable[object]]] = [
+        partial(client.send, box, b"x"), partial(client.fetch, box), client.mailbox_create, client.agent_discover,
+    ]  # fmt: skip
+    for call in calls:
+        with pytest.raises(TypeError, match="unexpected keyword argument 'prioritty'"):
+            await call(prioritty="urgent")
+    for make in (mq9.connect, partial(client.consume, box)):
+        with pytest.raises(TypeError, match="unexpected keyword argument 'prioritty'"):
+            make(prioritty="urgent")  # type: ignore[call-arg]  # that is the point
 
 
 async def test_a_payload_that_is_not_json(client: mq9.Client, box: mq9.Mailbox) -> None:
