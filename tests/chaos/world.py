@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 from collections.abc import Callable
 from typing import Any, Final
@@ -67,6 +68,18 @@ class World:
         took_s = time.monotonic() - began_s
         await self.connect()
         return took_s
+
+    async def drain(self) -> tuple[float, int]:
+        """SIGTERM in the middle of it all: how long the end took, in seconds, and the exit code. The server is then started
+        again, and everybody connects."""
+        began_s = time.monotonic()
+        self.server.process.signal(signal.SIGTERM)
+        await self.disconnected()
+        code = await asyncio.to_thread(self.server.process.wait)
+        took_s = time.monotonic() - began_s
+        self.server.start()
+        await self.connect()
+        return took_s, code
 
     async def disconnected(self) -> None:
         async with asyncio.timeout(PATIENCE_S):
