@@ -1,4 +1,4 @@
-"""The published Python SDK and its LangChain tools (PyPI robustmq 1.0.0, langchain-mq9 0.3.5), unmodified: the older dialect."""
+"""The published Python SDK (PyPI robustmq 1.0.0), unmodified: the older dialect's commands, and its queue groups."""
 
 from __future__ import annotations
 
@@ -79,14 +79,3 @@ async def test_failures_are_its_own_errors(shared_server: ServerProcess) -> None
         with pytest.raises(sdk.client.Mq9Error) as refusal:
             await client.list("interop.nobody")
     assert (str(refusal.value), refusal.value.code) == ("mailbox interop.nobody does not exist", 404)
-
-
-async def test_its_langchain_tools(shared_server: ServerProcess) -> None:
-    toolkit = pytest.importorskip("langchain_mq9", reason="langchain-mq9 is not installed (pip install langchain-mq9==0.3.5)")
-    tools = {tool.name: tool for tool in toolkit.Mq9Toolkit(server=shared_server.url).get_tools()}
-    await tools["create_public_mailbox"].ainvoke({"name": "interop.langchain", "ttl": 600, "desc": "tools"})
-    await tools["send_message"].ainvoke({"mail_id": "interop.langchain", "content": "hello tools", "priority": "high"})
-    assert "hello tools" in await tools["get_messages"].ainvoke({"mail_id": "interop.langchain", "limit": 1})
-    assert "1" in await tools["list_messages"].ainvoke({"mail_id": "interop.langchain"})
-    await tools["delete_message"].ainvoke({"mail_id": "interop.langchain", "msg_id": "1"})
-    assert "1" not in await tools["list_messages"].ainvoke({"mail_id": "interop.langchain"})
