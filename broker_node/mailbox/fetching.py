@@ -48,6 +48,8 @@ class Fetching:
         self.waiting = 0
         self.waiters_of: dict[Owner, set[Waiter]] = {}
         self.groups_of: dict[Owner, set[tuple[Mailbox, Group]]] = {}  # where an owner may hold leases
+        self.deferred: dict[Owner, int] = {}  # FETCHes that go on when a commit returns
+        self.gone: set[Owner] = set()  # of those, the connections that have closed
         self.to_wake: list[Mailbox] = []
         # Set by dead_letters.py: takes a message that was handed out too often.
         self.exhausted: Callable[[Mailbox, Group, Delivery, Fetched], None] = ignore
@@ -63,12 +65,15 @@ class Fetching:
         """
         self.counters.fetches += 1
         if mailbox.staged_ops:
+            self._defer(wanted.owner)
             mailbox.shelf.commit.then(self._settled, mailbox, wanted, answer)
         else:
             self._begin(mailbox, wanted, answer)
 
     def _settled(self, failure: Mq9Error | None, mailbox: Mailbox, wanted: Wanted, answer: Answer) -> None:
         """A commit that failed is its senders' trouble: what was there before is still there."""
+        if not self._still_there(wanted.owner):
+            return
         if mailbox.removed:
             answer(error("MAILBOX_NOT_FOUND", name=mailbox.address.decode("utf-8", "replace")), [])
             return
@@ -99,7 +104,21 @@ class Fetching:
         # Where a group begins is durable before its first message is handed out: else a crash could move its beginning
         # beyond what it was given.
         mailbox.staged_acks += 1
+        self._defer(wanted.owner)
         mailbox.shelf.commit.then(self._pinned, mailbox, group, wanted, answer)
+
+    def _defer(self, owner: Owner) -> None:
+        """A FETCH of this connection goes on when a commit returns."""
+        self.deferred[owner] = self.deferred.get(owner, 0) + 1
+
+    def _still_there(self, owner: Owner) -> bool:
+        """Whether the connection is still there to go on for: nothing may be leased to one that has closed meanwhile."""
+        is_there = owner not in self.gone
+        self.deferred[owner] -= 1
+        if not self.deferred[owner]:
+            del self.deferred[owner]
+            self.gone.discard(owner)
+        return is_there
 
     def _give(self, found: list[Fetched], answer: Answer) -> None:
         self.counters.fetched_messages += len(found)
@@ -107,10 +126,13 @@ class Fetching:
 
     def _pinned(self, failure: Mq9Error | None, mailbox: Mailbox, group: Group, wanted: Wanted, answer: Answer) -> None:
         mailbox.staged_acks -= 1
+        is_there = self._still_there(wanted.owner)
         if failure is not None:
             answer(failure, [])
             return
         group.pinned = True
+        if not is_there:
+            return
         current = mailbox.groups.get(group.name)  # another client may have forced a restart meanwhile
         if mailbox.removed or current is None:
             answer(error("MAILBOX_NOT_FOUND", name=mailbox.address.decode("utf-8", "replace")), [])
@@ -326,6 +348,8 @@ class Fetching:
 
     def owner_gone(self, owner: Owner) -> None:
         """A connection closed: its waits end unanswered, what it leased is free at once."""
+        if owner in self.deferred:
+            self.gone.add(owner)
         for waiter in self.waiters_of.pop(owner, ()):
             waiter.answer = None
             self.waiting -= 1
