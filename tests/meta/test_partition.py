@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import subprocess
 import time
@@ -49,9 +50,9 @@ class Network:
     """A bridge, and one namespace for each node on it; the test itself is on the bridge too."""
 
     def __init__(self, names: list[str]) -> None:
-        tag = f"{os.getpid() % 100_000}"
+        tag = secrets.token_hex(3)  # names of links are short, and those of the last test may not be gone yet
         self._bridge = f"mq9b{tag}"
-        self._prefix = f"10.{200 + os.getpid() % 50}.{os.getpid() // 50 % 250}"
+        self._prefix = f"10.{200 + int(tag[:2], 16) % 50}.{int(tag[2:4], 16)}"
         self._spaces = {name: f"mq9-{tag}-{name}" for name in names}
         self._links = {name: f"mq{tag}{name}" for name in names}
         self.places = {name: Place(f"{self._prefix}.{number + 2}", 9423, 9323) for number, name in enumerate(names)}
@@ -70,9 +71,10 @@ class Network:
         return self
 
     def __exit__(self, *_: object) -> None:
+        for link in (*self._links.values(), self._bridge):
+            ip("link", "del", link, check=False)
         for space in self._spaces.values():
             ip("netns", "del", space, check=False)
-        ip("link", "del", self._bridge, check=False)
 
     def wrap(self, name: str) -> list[str]:
         return ["ip", "netns", "exec", self._spaces[name]]
