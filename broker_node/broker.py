@@ -261,6 +261,7 @@ class Broker:
             self._timer.cancel()
         self.registry.close()
         self.fetching.close()
+        self.pushing.close()
         for shelf in (self.durable, self.memory):
             shelf.commit.close()
             shelf.store.close()

@@ -16,7 +16,7 @@ from typing import Final, Protocol
 
 from broker_node.mailbox.acking import Acking
 from broker_node.mailbox.fetching import Fetching
-from broker_node.mailbox.group import Delivery, Group
+from broker_node.mailbox.group import Delivery, Group, Lease
 from broker_node.mailbox.grouping import EARLIEST, Wanted
 from broker_node.mailbox.mailboxes import Mailboxes
 from broker_node.mailbox.model import Fetched, Mailbox
@@ -63,6 +63,20 @@ class Push:
         self.unsure: deque[tuple[int, Delivery]] = deque()  # said, not known to be taken: (said_offset after it, delivery)
 
 
+class _Claim:
+    """Messages that are confirmed for a group, to be said to one member when that is durable."""
+
+    __slots__ = ("deliveries", "found", "group", "mailbox", "push", "size_bytes")
+
+    def __init__(self, mailbox: Mailbox, group: Group, push: Push, found: list[Fetched], lease: Lease) -> None:
+        self.mailbox = mailbox
+        self.group = group
+        self.push = push
+        self.found = found
+        self.deliveries = list(lease.deliveries)
+        self.size_bytes = sum(len(item.message.payload) + len(item.message.header) for item in found)
+
+
 class Pushing:
     """See the module."""
 
@@ -77,6 +91,8 @@ class Pushing:
         self.by_client: dict[int, set[Push]] = {}
         self.turn = 0  # where the next round over the members of a group begins
         self.to_check: list[tuple[Mailbox, Group, Push]] = []
+        self.claims: dict[_Claim, None] = {}  # on their way to the disk, oldest first
+        self.closed = False
         boxes.on_active = self._mailbox_active
         fetching.push = self.pump
 
@@ -119,6 +135,13 @@ class Pushing:
             self.remove(push)
         self.by_client.pop(client.id, None)
 
+    def close(self) -> None:
+        """The broker stops, with one more commit: what is claimed and not said is written down as returned in that."""
+        self.closed = True
+        for claim in self.claims:
+            if not claim.mailbox.removed:
+                self.acking.mark_returned(claim.mailbox, claim.group, claim.deliveries)
+
     def client_writable(self, client: Subscriber) -> None:
         """Its socket has taken what waited: go on."""
         for push in list(self.by_client.get(client.id, ())):
@@ -139,7 +162,7 @@ class Pushing:
 
     def pump(self, mailbox: Mailbox) -> None:
         """Say what there is to everyone who is ready for it."""
-        if mailbox.removed:
+        if mailbox.removed or self.closed:
             return
         groups: dict[str, list[Push]] = {}
         for push in list(self.by_address.get(mailbox.address, ())):
@@ -200,31 +223,26 @@ class Pushing:
         found, lease = self.fetching.take(mailbox, group, wanted)
         if not found:
             return False
-        push.claimed_bytes += _size(found)
-        deliveries = list(lease.deliveries)
-        self.acking.settle(mailbox, group, deliveries)
+        claim = _Claim(mailbox, group, push, found, lease)
+        self.claims[claim] = None
+        push.claimed_bytes += claim.size_bytes
+        self.acking.settle(mailbox, group, claim.deliveries)
         mailbox.staged_acks += 1
-        mailbox.shelf.commit.then(self._claimed, mailbox, group, push, found, deliveries)
+        mailbox.shelf.commit.then(self._claimed, claim)
         return True
 
-    def _claimed(
-        self,
-        failure: Mq9Error | None,
-        mailbox: Mailbox,
-        group: Group,
-        push: Push,
-        found: list[Fetched],
-        deliveries: list[Delivery],
-    ) -> None:
+    def _claimed(self, failure: Mq9Error | None, claim: _Claim) -> None:
+        mailbox, group, push = claim.mailbox, claim.group, claim.push
         mailbox.staged_acks -= 1
+        del self.claims[claim]
         if push.claimed_bytes >= PUSH_WINDOW_BYTES:
             self.fetching.wake(mailbox)  # it was left out for having enough
-        push.claimed_bytes -= _size(found)
-        if failure is not None:
-            return  # the group was reset to what the store has; the next wake finds them again
-        for at, (item, delivery) in enumerate(zip(found, deliveries, strict=True)):
+        push.claimed_bytes -= claim.size_bytes
+        if failure is not None or self.closed:
+            return  # after a failure the group was reset to what the store has; the next wake finds them again
+        for at, (item, delivery) in enumerate(zip(claim.found, claim.deliveries, strict=True)):
             if push.closed:
-                self._return(mailbox, group, deliveries[at:])
+                self._return(mailbox, group, claim.deliveries[at:])
                 break
             # Noted first, as never taken: saying it may end the connection, which then gives it back.
             push.unsure.append((_NEVER, delivery))
@@ -290,8 +308,3 @@ class Pushing:
         for delivery in deliveries:
             group.restore(delivery.tier, delivery.msg_id, delivery.count)
         self.fetching.wake(mailbox)
-
-
-def _size(found: list[Fetched]) -> int:
-    """What saying these messages comes to, in bytes, less protocol."""
-    return sum(len(item.message.payload) + len(item.message.header) for item in found)

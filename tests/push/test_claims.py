@@ -92,3 +92,19 @@ def test_what_was_taken_before_the_connection_closed_is_not_handed_out_after_a_r
     later = broker.client()
     later.subscribe(WORK, b"workers")
     assert payloads(later) == [b"b"]
+
+
+def test_what_is_claimed_when_the_broker_stops_is_handed_out_after_its_start(broker: InProcessBroker) -> None:
+    """It was confirmed by the last commit, and said to nobody."""
+    sender, member = broker.client(), broker.client()
+    member.subscribe(WORK, b"workers")
+    sender.send("box", b"a")
+    assert payloads(member) == [b"a"]
+    sender.publish("MSG.SEND.box", b"b")
+    while not broker.broker.pushing.claims:
+        broker.loop._soon.popleft()()
+    broker.restart()
+    assert payloads(member) == []
+    later = broker.client()
+    later.subscribe(WORK, b"workers")
+    assert payloads(later) == [b"b"]

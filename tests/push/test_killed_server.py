@@ -1,5 +1,4 @@
-"""kill -9 of the server under a queue group: no job comes twice; what was just being handed out may reach nobody, and is
-still in the mailbox.
+"""The end of the server under a queue group: stopped, it loses nothing; killed, it hands nothing out twice.
 
 A job is confirmed before it is written (docs/decisions/0006). Killed in between, what one commit carried is confirmed and
 was not said. That is the price of never handing a job out twice; these tests hold its bound and report what it comes to.
@@ -8,6 +7,7 @@ was not said. That is the price of never handing a job out twice; these tests ho
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 import pytest
 
@@ -25,43 +25,55 @@ LONG_ROUNDS = 50
 IN_FLIGHT_MAX = 2 * MEMBERS * 2 * PUSH_WINDOW_MESSAGES
 
 
-def handed_out_before_the_kill(server: ServerProcess, box: str, count: int) -> list[int]:
-    """Let a group work until one member has read `count` jobs, kill the server, and take what its kernel still delivers."""
+def work_and_end(server: ServerProcess, box: str, count: int, end: Callable[[], object]) -> list[int]:
+    """Let a group work until one member has read `count` jobs, end the server, take what its kernel still delivers, and start
+    it again."""
     members = [member(server, box, b"workers")[0] for _ in range(MEMBERS)]
     got = read(members[0], count)
-    server.kill()
+    end()
     got += [number for each in members for number in read_to_end(each)]
     server.close_clients()
     server.start()
     return got
 
 
-def rounds_of_kills(server: ServerProcess, rounds: int) -> None:
+def rounds_of(end: Callable[[], object], server: ServerProcess, rounds: int) -> tuple[list[int], list[int]]:
+    """Work and end, again and again; which jobs were handed to nobody, and which twice."""
     rng = random.Random(7)
-    make(server, "killed")
+    make(server, "ends")
     got: list[int] = []
     for number in range(rounds):
-        fill(server, "killed", range(number * JOBS, (number + 1) * JOBS))
-        got += handed_out_before_the_kill(server, "killed", rng.randrange(1, JOBS // MEMBERS))
+        fill(server, "ends", range(number * JOBS, (number + 1) * JOBS))
+        got += work_and_end(server, "ends", rng.randrange(1, JOBS // MEMBERS), end)
     last = rounds * JOBS
-    fill(server, "killed", [last])
-    got += read_all(member(server, "killed", b"workers")[0], last)
-    lost, duplicated = difference(range(last), got)
-    report(f"queue group of {MEMBERS}, {rounds} kills, {last} jobs", f"not handed out {len(lost)}", f"twice {len(duplicated)}")
-    assert duplicated == []
-    assert len(lost) <= rounds * IN_FLIGHT_MAX
-    # They are not gone: another group gets every one.
-    assert sorted(read_all(member(server, "killed", b"auditors")[0], last)) == list(range(last + 1))
+    fill(server, "ends", [last])
+    got += read_all(member(server, "ends", b"workers")[0], last)
+    # Whatever happened to this group, the mailbox has them all.
+    assert sorted(read_all(member(server, "ends", b"auditors")[0], last)) == list(range(last + 1))
+    lost, twice = difference(range(last), got)
+    report(f"queue group of {MEMBERS}, {rounds} ends, {last} jobs", f"handed to nobody {len(lost)}", f"twice {len(twice)}")
+    return lost, twice
 
 
-def test_kill_9_under_a_queue_group_hands_nothing_out_twice(server: ServerProcess) -> None:
-    rounds_of_kills(server, ROUNDS)
+def test_a_server_that_is_stopped_hands_everything_out_once(server: ServerProcess) -> None:
+    """What it had confirmed for members that it was closing reached nobody."""
+    assert rounds_of(server.stop, server, ROUNDS) == ([], [])
+
+
+def test_a_server_that_is_killed_hands_nothing_out_twice(server: ServerProcess) -> None:
+    lost, twice = rounds_of(server.kill, server, ROUNDS)
+    assert twice == []
+    assert len(lost) <= ROUNDS * IN_FLIGHT_MAX
 
 
 @pytest.mark.long
 @pytest.mark.timeout(1800)
-def test_many_kill_9_under_a_queue_group(server: ServerProcess) -> None:
-    rounds_of_kills(server, LONG_ROUNDS)
+def test_many_ends(server: ServerProcess, make_server: Callable[[], ServerProcess]) -> None:
+    assert rounds_of(server.stop, server, LONG_ROUNDS) == ([], [])
+    killed = make_server().start()
+    lost, twice = rounds_of(killed.kill, killed, LONG_ROUNDS)
+    assert twice == []
+    assert len(lost) <= LONG_ROUNDS * IN_FLIGHT_MAX
 
 
 def test_a_group_that_is_idle_when_the_server_is_killed_loses_nothing(server: ServerProcess) -> None:
