@@ -77,7 +77,7 @@ def check_output(example: Example, printed: str) -> None:
     assert re.fullmatch(pattern, actual, re.DOTALL), f"line {example.line}\nexpected:\n{expected}\nprinted:\n{actual}"
 
 
-PAGES = [ROOT / "README.md", *(ROOT / "docs" / name for name in ("quickstart.md", "client.md", "cli.md"))]
+PAGES = [ROOT / "README.md", *(ROOT / "docs" / name for name in ("quickstart.md", "client.md", "cli.md", "push.md"))]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
