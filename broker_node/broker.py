@@ -207,6 +207,8 @@ class Broker:
             return
         client.dialect = client.dialect or 1
         push = push_for(self.mailboxes, client, sub)
+        if push.group:
+            client.keep_little()
         self._pushes[sub] = push
         self.pushing.add(push)
 

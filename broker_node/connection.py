@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from typing import TYPE_CHECKING, cast
 
 from broker_node.session import Session
-from mq9.limits import READ_PAUSE_PENDING_BYTES
+from mq9.limits import PUSH_WINDOW_BYTES, READ_PAUSE_PENDING_BYTES
 from mq9.nats import encoder
 
 if TYPE_CHECKING:
@@ -189,6 +190,14 @@ class Connection(asyncio.Protocol):
         if self._transport is None or self._transport.is_closing():
             return self.out_bytes - self._unsent
         return self.out_bytes - self._held()
+
+    def keep_little(self) -> None:
+        """Have the kernel take no more than a window ahead of the network. By itself it takes megabytes, and drops them with
+        a connection that breaks. Where it cannot be told (not Linux, not macOS) it goes on as it does."""
+        plain = self._transport.get_extra_info("socket") if self._transport is not None else None
+        option = getattr(socket, "TCP_NOTSENT_LOWAT", None)
+        if plain is not None and option is not None:
+            plain.setsockopt(socket.IPPROTO_TCP, option, PUSH_WINDOW_BYTES)
 
     def close(self, error: str = "") -> None:
         """Say -ERR with `error` if there is one, and end. Frames said before go first, except to a slow consumer."""

@@ -292,6 +292,10 @@ class Session:
         """Of those, the bytes its socket has taken."""
         return self.link.taken_bytes
 
+    def keep_little(self) -> None:
+        """From now on its socket takes little ahead of the network: what it has taken is lost with the client."""
+        self.link.keep_little()
+
     def send_info(self) -> None:
         """Tell the client about the server: at the beginning, and when that changes."""
         self.link.send(self._hub.info_for(self))

@@ -28,3 +28,6 @@ class Client(Protocol):
 
     def taken_offset(self) -> int:
         """Of those, the bytes its socket has taken."""
+
+    def keep_little(self) -> None:
+        """From now on its socket takes little ahead of the network: what it has taken is lost with the client."""

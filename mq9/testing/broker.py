@@ -58,6 +58,9 @@ class InProcessClient:
     def taken_offset(self) -> int:
         return self.said if self.ready else self.taken
 
+    def keep_little(self) -> None:
+        """There is no socket."""
+
     def subscribe(self, subject: bytes, queue: bytes = b"") -> Subscription:
         """Subscribe under `$mq9.AI.`; what is pushed is in `received`."""
         self._sids += 1

@@ -7,7 +7,6 @@ import socket
 import struct
 import time
 import urllib.request
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +17,8 @@ from tests.support.raw import RawClient
 from tests.support.server import ServerProcess
 
 COUNT = 400
-SIZE_BYTES = 64 * 1024  # together ten times what the kernel keeps of one connection
+SIZE_BYTES = 64 * 1024  # together several times what a kernel keeps of one connection by itself
+KERNEL_BYTES_MAX = 4 * PUSH_WINDOW_BYTES  # what it keeps of a member's: a window, what is on its way, what is not read yet
 ALL = list(range(1, COUNT + 1))
 TIMEOUT_S = 30.0
 
@@ -81,6 +81,7 @@ def test_the_jobs_of_a_member_that_the_server_gives_up_go_to_the_others(server: 
     assert difference([*ALL, COUNT + 1], got + list(read_all(busy, COUNT + 1)) + kept) == ([], [])
 
 
+@pytest.mark.skipif(not hasattr(socket, "TCP_NOTSENT_LOWAT"), reason="this kernel takes as much as it likes")
 def test_the_jobs_of_a_member_that_dies_go_to_the_others_but_for_what_the_kernel_had_taken(
     shared_server: ServerProcess, box: str
 ) -> None:
@@ -93,13 +94,7 @@ def test_the_jobs_of_a_member_that_dies_go_to_the_others_but_for_what_the_kernel
     assert len(more) > 1
     lost, duplicated = difference(ALL, got + more)
     assert duplicated == []
-    assert len(lost) * SIZE_BYTES <= kernel_buffer_bytes()
-
-
-def kernel_buffer_bytes() -> int:
-    """The most that Linux keeps of one connection for a peer that does not read, on both ends."""
-    most = [int(Path(f"/proc/sys/net/ipv4/tcp_{which}mem").read_text().split()[2]) for which in "wr"]
-    return sum(most)
+    assert len(lost) * SIZE_BYTES <= KERNEL_BYTES_MAX
 
 
 def test_a_plain_subscriber_that_stalls_costs_a_window_and_misses_nothing(shared_server: ServerProcess, box: str) -> None:
