@@ -14,7 +14,9 @@ from tests.examples.programs import EXAMPLES, Example
 from tests.support.server import ServerProcess
 
 NAMES = sorted(path.stem for path in EXAMPLES.glob("*.py"))
-ROW = re.compile(r"^\|[^|]+\| \[(\w+)\.py\]\(\1\.py\) \|[^|]+\| `(result: .+)` \|$", re.MULTILINE)
+ROW = re.compile(
+    r"^\|[^|]+\| \[(\w+)\.py\]\(\1\.py\) \|[^|]+\| `python docs/examples/\1\.py` \| `(result: .+)` \|$", re.MULTILINE
+)
 RESULTS = dict(ROW.findall((EXAMPLES / "README.md").read_text()))
 
 Run = Callable[[str], tuple[Example, Example]]
