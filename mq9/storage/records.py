@@ -46,10 +46,14 @@ def unseal(key: bytes, value: bytes, version: int = VERSION) -> bytes:
 def pack_message(key: bytes, message: StoredMessage) -> bytes:
     """The sealed record of `message` under the row key `key`."""
     create_ms, expires_ms, header, mq9_key, tags, reply, payload = message
-    if not header:  # then there is no key and there are no tags either: they come from headers
-        return seal(key, _MESSAGE.pack(create_ms, expires_ms, 0, 0, 0, len(reply)) + reply + payload)
     head = _MESSAGE.pack(create_ms, expires_ms, len(header), len(mq9_key), len(tags), len(reply))
     return seal(key, b"".join((head, header, mq9_key, tags, reply, payload)))
+
+
+def pack_plain_message(key: bytes, create_ms: int, header: bytes, reply: bytes, payload: bytes) -> bytes:
+    """The same for a message without time to live, key and tags: most of them, and made for every one, so all in one go."""
+    body = _MESSAGE.pack(create_ms, 0, len(header), 0, 0, len(reply)) + header + reply + payload
+    return _SEAL.pack(VERSION, crc32(body, crc32(key))) + body
 
 
 def message_size(message: StoredMessage) -> int:
