@@ -1,4 +1,4 @@
-"""SEND and FETCH+ACK against JetStream: the same machine, the same run, the same load generator, printed as ratios.
+"""SEND, FETCH+ACK and core messages against nats-server: the same machine, the same run, the same load generator.
 
     python -m bench.broker [--seconds 2] [--rounds 3] [--size 256] [--json]
 
@@ -10,13 +10,19 @@ Three servers are measured in turn, case by case, so that what the machine does 
 
 A case is `connections x outstanding requests`. SEND is a request that is answered when the message is stored; JetStream's
 is a publish with an acknowledgement. FETCH+ACK reads what SEND stored, in batches of 100, each confirmed and the
-confirmation answered. The load generator (load.c) is compiled with the C compiler of the machine.
+confirmation answered. Core is one publisher to one subscriber, nothing stored. The load generator (load.c) is compiled
+with the C compiler of the machine.
+
+Printed are messages per second and ratios, medians of the rounds, and the processor seconds the server spent on 100,000
+messages: those say most where other programs run on the same cores.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import platform
 import shutil
 import statistics
 import subprocess
@@ -24,6 +30,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +54,16 @@ class Target:
     port: int
     client: RawClient
     is_mq9: bool
+    pid: int = 0
     boxes: int = 0
+
+    def cpu_s(self) -> float:
+        """Processor time of the server so far, all its threads, in seconds; 0 where the system does not tell."""
+        try:
+            words = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            return 0.0
+        return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
 
     def fresh(self) -> str:
         """A new mailbox, or a new stream with a consumer; its name."""
@@ -106,9 +122,9 @@ class Load:
 
 def _targets(stack: ExitStack, directory: Path) -> list[Target]:
     """Start the three servers; the stack stops them."""
-    mq9 = ServerProcess(directory / "mq9").start()
+    mq9 = ServerProcess(directory / "mq9", embedding="none").start()  # no model is loaded beside the first measurements
     stack.callback(mq9.stop)
-    found = [Target("mq9", mq9.port, mq9.raw(), is_mq9=True)]
+    found = [Target("mq9", mq9.port, mq9.raw(), is_mq9=True, pid=mq9.pid)]
     for name, interval in (("jetstream always", "always"), ("jetstream default", "2m")):
         folder = directory / name.replace(" ", "-")
         folder.mkdir()
@@ -116,8 +132,23 @@ def _targets(stack: ExitStack, directory: Path) -> list[Target]:
         config.write_text(f'jetstream {{ store_dir: "{folder}", sync_interval: {interval} }}\n')
         server = NatsServer(folder, "-c", str(config)).start()
         stack.callback(server.stop)
-        found.append(Target(name, server.port, server.raw(), is_mq9=False))
+        found.append(Target(name, server.port, server.raw(), is_mq9=False, pid=server.pid))
     return found
+
+
+def _timed(load: Load, target: Target, *arguments: object, seconds: float) -> dict[str, Any]:
+    """One measurement, with the processor time it took the server."""
+    before_s = target.cpu_s()
+    result = load.run(*arguments, seconds=seconds)
+    result["cpu_s_per_100k"] = round(100_000 * (target.cpu_s() - before_s) / max(1, result["messages"]), 3)
+    return result
+
+
+def _cores(load: Load, targets: list[Target], options: argparse.Namespace) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """(case, target, result) of every core measurement of one round. The two nats-servers differ in nothing here."""
+    for target in targets[:2]:
+        arguments = ("core", target.port, "load.core", 1, 50_000, options.size, options.seconds)
+        yield "core 1x1", target.name, _timed(load, target, *arguments, seconds=options.seconds)
 
 
 def _sends(load: Load, targets: list[Target], options: argparse.Namespace) -> Iterator[tuple[str, str, dict[str, Any]]]:
@@ -127,7 +158,7 @@ def _sends(load: Load, targets: list[Target], options: argparse.Namespace) -> It
             name = target.fresh()
             subject, good = target.send_arguments(name)
             arguments = ("send", target.port, subject, connections, outstanding, options.size, options.seconds, good)
-            yield f"SEND {connections}x{outstanding}", target.name, load.run(*arguments, seconds=options.seconds)
+            yield f"SEND {connections}x{outstanding}", target.name, _timed(load, target, *arguments, seconds=options.seconds)
             target.drop(name)
 
 
@@ -141,7 +172,7 @@ def _pulls(load: Load, targets: list[Target], options: argparse.Namespace) -> It
             count = min(PULL_MESSAGES, filled["messages"])
             mode, source = target.pull_arguments(name)
             limit_s = 4 * options.seconds
-            result = load.run(mode, target.port, source, consumers, BATCH, count, limit_s, seconds=limit_s)
+            result = _timed(load, target, mode, target.port, source, consumers, BATCH, count, limit_s, seconds=limit_s)
             yield f"FETCH+ACK {consumers} of {BATCH}", target.name, result
             target.drop(name)
 
@@ -154,20 +185,36 @@ def measure(options: argparse.Namespace) -> dict[str, dict[str, list[dict[str, A
         load = Load(directory)
         targets = _targets(stack, directory)
         for _ in range(options.rounds):
-            for case, target, result in [*_sends(load, targets, options), *_pulls(load, targets, options)]:
+            for case, target, result in chain.from_iterable(kind(load, targets, options) for kind in (_sends, _pulls, _cores)):
                 results.setdefault(case, {}).setdefault(target, []).append(result)
     return results
 
 
+def _median(found: list[dict[str, Any]], field: str) -> float:
+    values: list[float] = [result[field] for result in found]
+    return statistics.median(values)
+
+
+def _ratio(ours: list[dict[str, Any]], theirs: list[dict[str, Any]] | None) -> str:
+    rate = _median(theirs, "rate") if theirs else 0.0
+    return f"{_median(ours, 'rate') / rate:>9.2f}" if rate else f"{'-':>9}"
+
+
 def _report(results: dict[str, dict[str, list[dict[str, Any]]]]) -> None:
-    print("messages/s, median of the rounds (p99 of one request or batch in ms), and mq9 as a multiple of the others")
-    print(f"{'':18}{'mq9':>20}{'jetstream always':>24}{'jetstream default':>24}{'/always':>10}{'/default':>10}")
+    print("messages/s, median of the rounds (p99 of one request or batch in ms), and mq9 as a multiple of the others;")
+    print("then processor seconds of the server for 100,000 messages")
+    names = ("mq9", "jetstream always", "jetstream default")
+    print(f"{'':18}" + "".join(f"{name:>24}" for name in names) + f"{'/always':>9}{'/default':>9}" + f"{'cpu s/100k':>24}")
     for case, by_target in results.items():
-        rates = {name: statistics.median(result["rate"] for result in found) for name, found in by_target.items()}
-        slow = {name: statistics.median(result["p99_us"] for result in found) / 1000 for name, found in by_target.items()}
-        cells = [f"{rates[name]:,.0f} ({slow[name]:.1f})" for name in by_target]
-        always, default = (rates["mq9"] / rates[name] for name in ("jetstream always", "jetstream default"))
-        print(f"{case:18}{cells[0]:>20}{cells[1]:>24}{cells[2]:>24}{always:>10.1f}{default:>10.2f}")
+        cells, ratios, cpu = "", "", []
+        for name in names:
+            found = by_target.get(name)
+            cell = f"{_median(found, 'rate'):,.0f} ({_median(found, 'p99_us') / 1000:.1f})" if found else "-"
+            cells += f"{cell:>24}"
+            cpu.append(f"{_median(found, 'cpu_s_per_100k'):.2f}" if found else "-")
+            if name != "mq9":
+                ratios += _ratio(by_target["mq9"], found)
+        print(f"{case:18}{cells}{ratios}{' / '.join(cpu):>24}")
 
 
 def main() -> None:
@@ -179,10 +226,12 @@ def main() -> None:
     parser.add_argument("--directory", default=None, help="where the stores are: a directory on the disk to measure")
     parser.add_argument("--json", action="store_true", help="print all results instead of the table")
     options = parser.parse_args()
+    load_before = os.getloadavg()
     results = measure(options)
     if options.json:
         print(json.dumps(results))
     else:
+        print(f"load of the machine before: {load_before[0]:.1f} on {os.cpu_count()} cores; {platform.platform()}")
         _report(results)
 
 

@@ -6,9 +6,11 @@
 //       FETCH (streamed) of a group, then ACK of the last message, waiting for both, until COUNT messages came
 //   load jetstream PORT STREAM.CONSUMER CONNECTIONS BATCH COUNT SECONDS
 //       the same on a pull consumer with AckAll: MSG.NEXT, then an acknowledgement that is confirmed
+//   load core PORT SUBJECT SUBSCRIBERS AHEAD SIZE SECONDS
+//       one connection publishes, never more than AHEAD messages before the slowest of SUBSCRIBERS others; counts deliveries
 //
 // Talks to 127.0.0.1 alone and stops after SECONDS. Prints one JSON object: messages, seconds, rate, latency quantiles in
-// microseconds (of a request; of a whole batch), errors.
+// microseconds (of a request; of a whole batch; none for core), errors.
 
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -38,6 +40,7 @@ typedef struct {
     Buffer in, out;
     uint64_t *begun; // send: when each slot's request was made; pull: begun[0] is when the batch was asked for
     int in_batch;
+    uint64_t received; // core
     char last[512]; // pull: what the last message of the batch is acknowledged with
 } Connection;
 
@@ -47,7 +50,7 @@ typedef struct {
     size_t subject_size, reply_size, header_size, payload_size;
 } Message;
 
-enum Mode { SEND, MQ9, JETSTREAM };
+enum Mode { SEND, MQ9, JETSTREAM, CORE };
 
 static enum Mode mode;
 static const char *subject, *good;
@@ -178,9 +181,14 @@ static void open_connection(Connection *connection, int number, int port)
     connection->begun = calloc((size_t)outstanding + 1, sizeof *connection->begun);
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = connection};
     epoll_ctl(epoll_fd, EPOLL_CTL_ADD, connection->fd, &event);
-    char *text = room(&connection->out, 256);
+    char *text = room(&connection->out, 1024);
     const char *options = "{\"verbose\":false,\"pedantic\":false,\"headers\":true,\"no_responders\":true,\"protocol\":1}";
-    connection->out.end += (size_t)sprintf(text, "CONNECT %s\r\nSUB _INBOX.load%d.%d.* 1\r\n", options, process, number);
+    int size = sprintf(text, "CONNECT %s\r\n", options);
+    if (mode != CORE)
+        size += sprintf(text + size, "SUB _INBOX.load%d.%d.* 1\r\n", process, number);
+    else if (number > 0)
+        size += snprintf(text + size, 512, "SUB %s 1\r\nPING\r\n", subject);
+    connection->out.end += (size_t)size;
 }
 
 // --- what is asked -------------------------------------------------------------------------------------------------------
@@ -298,6 +306,30 @@ static void pulled(Connection *connection, const Message *message)
     }
 }
 
+// --- core publish and subscribe ------------------------------------------------------------------------------------------
+
+enum { BLOCK = 1 << 16 };
+static uint64_t published;
+static int subscribers, listening; // how many there are; how many have heard that their SUB was taken
+
+// Let the publisher (connection 0) say as much as it may.
+static void publish_more(Connection *all)
+{
+    uint64_t slowest = UINT64_MAX;
+    for (int number = 1; number <= subscribers; number++)
+        if (all[number].received < slowest)
+            slowest = all[number].received;
+    Buffer *out = &all[0].out;
+    while (out->end - out->start < BLOCK && published < slowest + (uint64_t)outstanding && now_ns() < deadline) {
+        char *text = room(out, payload_size + 600);
+        int head = snprintf(text, 560, "PUB %s %zu\r\n", subject, payload_size);
+        memcpy(text + head, payload, payload_size);
+        memcpy(text + head + (int)payload_size, "\r\n", 2);
+        out->end += (size_t)head + payload_size + 2;
+        published++;
+    }
+}
+
 // --- reading -------------------------------------------------------------------------------------------------------------
 
 // Reads one protocol unit at `text`; its size, or 0 when it is not all there yet.
@@ -315,6 +347,7 @@ static size_t read_unit(Connection *connection, const char *text, size_t size)
             memcpy(room(&connection->out, 6), "PONG\r\n", 6);
             connection->out.end += 6;
         }
+        listening += mode == CORE && text[0] == 'P' && text[1] == 'O';
         return line;
     }
     const char *words[6];
@@ -332,7 +365,10 @@ static size_t read_unit(Connection *connection, const char *text, size_t size)
         .header = text + line, .header_size = header,
         .payload = text + line + header, .payload_size = total - header,
     };
-    if (mode == SEND)
+    if (mode == CORE) {
+        connection->received++;
+        messages++;
+    } else if (mode == SEND)
         answered(connection, &message);
     else
         pulled(connection, &message);
@@ -355,18 +391,20 @@ int main(int argc, char **argv)
 {
     if (argc != 9 && argc != 8)
         die("see the top of load.c");
-    mode = strcmp(argv[1], "send") == 0 ? SEND : strcmp(argv[1], "mq9") == 0 ? MQ9 : JETSTREAM;
+    mode = strcmp(argv[1], "send") == 0 ? SEND : strcmp(argv[1], "mq9") == 0 ? MQ9 : strcmp(argv[1], "core") == 0 ? CORE : JETSTREAM;
     int count = atoi(argv[4]);
     double seconds = atof(argv[7]);
     subject = argv[3];
     outstanding = atoi(argv[5]);
-    wanted = mode == SEND ? UINT64_MAX : strtoull(argv[6], NULL, 10);
-    if (mode == SEND) {
+    wanted = mode == MQ9 || mode == JETSTREAM ? strtoull(argv[6], NULL, 10) : UINT64_MAX;
+    if (mode == SEND || mode == CORE) {
         payload_size = strtoul(argv[6], NULL, 10);
         payload = malloc(payload_size + 1);
         memset(payload, 'x', payload_size);
-        good = argv[8];
+        good = mode == SEND ? argv[8] : "";
     }
+    if (mode == CORE)
+        subscribers = count++; // and the publisher
     process = (int)getpid();
     epoll_fd = epoll_create1(0);
     Connection *connections = calloc((size_t)count, sizeof *connections);
@@ -377,13 +415,17 @@ int main(int argc, char **argv)
     for (int number = 0; number < count; number++) {
         for (int slot = 0; mode == SEND && slot < outstanding; slot++)
             ask_one(&connections[number], slot);
-        if (mode != SEND)
+        if (mode == MQ9 || mode == JETSTREAM)
             ask_batch(&connections[number]);
         flush(&connections[number]);
     }
     // The last requests may take a while: a second more than was asked for, no longer.
-    while (now_ns() < deadline + 1000000000u && messages < wanted && (now_ns() < deadline || mode != SEND)) {
+    while (now_ns() < deadline + 1000000000u && messages < wanted && (now_ns() < deadline || mode == MQ9 || mode == JETSTREAM)) {
         struct epoll_event events[256];
+        if (mode == CORE && listening == subscribers) {
+            publish_more(connections);
+            flush(&connections[0]);
+        }
         int ready = epoll_wait(epoll_fd, events, 256, 100);
         for (int index = 0; index < ready; index++) {
             Connection *connection = events[index].data.ptr;
@@ -391,6 +433,8 @@ int main(int argc, char **argv)
                 readable(connection);
             flush(connection);
         }
+        if (mode == CORE && ready > 0)
+            last_message = now_ns();
     }
     double took = (double)(last_message - begun) / 1e9;
     printf("{\"messages\":%llu,\"seconds\":%.3f,\"rate\":%.0f,\"p50_us\":%.0f,\"p99_us\":%.0f,\"p999_us\":%.0f,\"errors\":%llu",

@@ -48,6 +48,10 @@ class NatsServer:
         return HOST
 
     @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
     def url(self) -> str:
         return f"nats://{HOST}:{self.port}"
 
