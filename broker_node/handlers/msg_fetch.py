@@ -10,7 +10,6 @@ from broker_node.router.request import Request
 from mq9 import limits
 from mq9.errors import Mq9Error, error
 from mq9.protocol.headers import delivery_header
-from mq9.protocol.priority import NAMES
 from mq9.protocol.replies import fetch_encoding, messages_reply
 from mq9.protocol.requests import (
     FetchConfig,
@@ -101,11 +100,11 @@ def _deliver(body: FetchRequest) -> tuple[str, int]:
 def _stream(request: Request, found: list[Fetched]) -> None:
     """The fast path: raw payloads, no JSON, no base64."""
     for tier, msg_id, message, deliveries in found:
-        extra = [("mq9-deliveries", str(deliveries))]
+        extra = b"mq9-deliveries: %d\r\n" % deliveries
         if message.expires_ms:
-            extra.append(("mq9-expires-at", str(message.expires_ms // 1000)))
+            extra += b"mq9-expires-at: %d\r\n" % (message.expires_ms // 1000)
         if message.reply:
-            extra.append(("mq9-reply", message.reply.decode("utf-8", "replace")))
-        header = delivery_header(message.header, msg_id, NAMES[tier], message.create_ms, tuple(extra))
+            extra += b"mq9-reply: %b\r\n" % message.reply.decode("utf-8", "replace").encode()
+        header = delivery_header(message.header, msg_id, tier, message.create_ms, extra)
         request.respond(message.payload, header)
     request.respond(b"", b"NATS/1.0 204\r\nmq9-count: %d\r\n\r\n" % len(found))

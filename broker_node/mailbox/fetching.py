@@ -220,6 +220,7 @@ class Fetching:
         visible_id = mailbox.visible_id
         scan = mailbox.shelf.store.scan
         live = self.walking.live
+        tags = pick.wanted.tags
         while not pick.full and cursor.next_after < visible_id and group.unconfirmed < UNACKED_PER_GROUP_MAX:
             start, stop = tier_range(mailbox.id, tier, cursor.next_after, visible_id)
             rows = scan(Table.MESSAGE, start, stop, pick.room, pick.budget)
@@ -238,7 +239,7 @@ class Fetching:
                     cursor.next_after = self.walking.beyond(row_key, row, cursor.next_after)
                     continue
                 delivery = group.passed(tier, msg_id)
-                if has_tags(message, pick.wanted.tags):
+                if not tags or has_tags(message, tags):
                     group.leased(pick.lease, delivery)
                     pick.take(Fetched(tier, msg_id, message, 1), len(row))
                 else:

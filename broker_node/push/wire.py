@@ -65,7 +65,7 @@ def push_for(boxes: Mailboxes, client: Client, sub: Subscription) -> Push:
             client.receive(sub, subject, b"", b"", _envelope(mailbox, item, name))
             return
         message = item.message
-        header = delivery_header(message.header, item.msg_id, NAMES[item.tier], message.create_ms, ())
+        header = delivery_header(message.header, item.msg_id, item.tier, message.create_ms)
         client.receive(sub, subject, b"", header, message.payload)
 
     return Push(client, address, tiers, sub.queue.decode("utf-8", "replace"), deliver)

@@ -14,7 +14,7 @@ from mq9.limits import (
     TAGS_MAX,
     TTL_S_MAX,
 )
-from mq9.protocol.priority import NORMAL, tier_of
+from mq9.protocol.priority import NAMES, NORMAL, tier_of
 
 # One pass over the block finds just our headers; the first of a repeated header wins, as in every NATS client.
 _OURS: Final = re.compile(rb"(?i)\r\nmq9-(priority|key|delay|ttl|tags|msg-id)[ \t]*:[ \t]*([^\r\n]*)")
@@ -94,17 +94,20 @@ def without_idempotency_id(block: bytes) -> bytes:
     return _MSG_ID_LINE.sub(b"", block)
 
 
-def delivery_header(stored: bytes, msg_id: int, tier_name: str, create_ms: int, extra: tuple[tuple[str, str], ...]) -> bytes:
+def delivery_header(stored: bytes, msg_id: int, tier: int, create_ms: int, extra: bytes = b"") -> bytes:
     """The header block of a message that is delivered raw: the sender's headers, then ours, which win over any of the
-    same name that the sender made up."""
-    kept = (
-        "".join(f"{name}: {value}\r\n" for name, value in header_dict(stored).items() if name.lower() not in _DELIVERED)
-        if stored
-        else ""
-    )
-    ours = f"mq9-msg-id: {msg_id}\r\nmq9-priority: {tier_name}\r\nmq9-create-time: {create_ms}\r\n"
-    more = "".join(f"{name}: {value}\r\n" for name, value in extra)
-    return f"NATS/1.0\r\n{kept}{ours}{more}\r\n".encode()
+    same name that the sender made up. `extra`: lines of ours besides the usual ones, each with its CRLF."""
+    kept = _kept_lines(stored) if stored else b""
+    return _DELIVERY % (kept, msg_id, _NAMES[tier], create_ms, extra)
+
+
+def _kept_lines(stored: bytes) -> bytes:
+    lines = (f"{name}: {value}\r\n" for name, value in header_dict(stored).items() if name.lower() not in _DELIVERED)
+    return "".join(lines).encode()
+
+
+_DELIVERY: Final = b"NATS/1.0\r\n%bmq9-msg-id: %d\r\nmq9-priority: %b\r\nmq9-create-time: %d\r\n%b\r\n"
+_NAMES: Final = tuple(name.encode() for name in NAMES)
 
 
 _DELIVERED: Final = frozenset(
