@@ -128,3 +128,14 @@ META_BROKERS_MAX: Final = 1_000  # each has a heartbeat and a watch stream
 META_SLOTS_MAX: Final = 4_096  # the slot table is in memory and in every snapshot whole
 META_NAME_BYTES_MAX: Final = 256  # of a broker, zone or address
 META_STREAMS_MAX: Final = 4_096  # heartbeat and watch streams of one node
+
+# --- Brokers of a cluster -------------------------------------------------------------------------------------
+PEER_QUEUE_BYTES_MAX: Final = 8 * 1024 * 1024  # waiting for one peer; above this, what can wait is not sent to it
+PEER_MESSAGE_BYTES_MAX: Final = 96 * 1024 * 1024  # one stream message: the largest payload, or a repair, with its wrapping
+SLOT_LOG_BYTES_MAX: Final = 8 * 1024 * 1024  # keys in one slot's operation log; a replica further behind is sent a copy
+REPAIR_BYTES_MAX: Final = 16 * 1024 * 1024  # values sent in one step to a replica that is behind; more is a copy
+COPY_ROWS: Final = 1000  # of one part of a copy, read in one go
+COPY_BYTES: Final = 1024 * 1024  # the same by size
+COPIES_PER_PEER_MAX: Final = 4  # slots copied to one replica at a time
+REPLICA_LAG_S_MAX: Final = 2.0  # an in-sync replica that has confirmed nothing for this long leaves the set
+UNCOMMITTED_S_MAX: Final = 5.0  # after this long without enough replicas, those who wait are told to ask again

@@ -3,12 +3,13 @@
 What the store owns: bytes on disk, when they are durable, and telling damage and a full disk apart. What it does not
 know: NATS, mailboxes, time, asyncio. What rows mean is `layout.py`; what their bytes are is `records.py`.
 
-The whole contract is the five methods of `Store`. A batch is also exactly what a replica needs to repeat a change,
+The whole contract is the methods of `Store`. A batch is also exactly what a replica needs to repeat a change,
 which is why batches carry resolved rows and never intentions.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Protocol
@@ -30,6 +31,8 @@ class Table(IntEnum):
     TRASH = 10  # mailbox u64 -> empty: a dead mailbox whose rows are still to be deleted
     AGENT = 11  # slot u16, agent name -> agent record
     AGENT_VECTOR = 12  # slot u16, agent name -> embedding vectors of the record above
+    SLOT = 13  # slot u16 -> how far this node has the slot, in which epochs (members of a cluster only)
+    SLOT_LOG = 14  # slot u16, offset u64 -> the keys that the slot's entry changed
 
 
 TABLE_COUNT = len(Table)
@@ -84,6 +87,9 @@ class Store(Protocol):
 
     def get(self, table: Table, key: bytes) -> bytes | None:
         """The value of `key`, or None."""
+
+    def get_many(self, keys: Iterable[tuple[Table, bytes]]) -> list[bytes | None]:
+        """The values of all keys as of one moment: no commit falls between them."""
 
     def scan(self, table: Table, start: bytes, stop: bytes, limit: int, bytes_max: int = 1 << 62) -> list[Row]:
         """Rows with start <= key < stop in key order: at most `limit`, and no more once `bytes_max` is passed

@@ -22,6 +22,7 @@ import os
 import threading
 import time
 from bisect import bisect_right
+from collections.abc import Iterable
 from itertools import islice
 from operator import itemgetter
 from pathlib import Path
@@ -210,6 +211,17 @@ class LmdbStore:
         try:
             with self._map_lock, self._env.begin(self._tables[table]) as txn:
                 return txn.get(key)
+        except lmdb.Error as failure:
+            raise _read_failure(failure, table) from failure
+
+    def get_many(self, keys: Iterable[tuple[Table, bytes]]) -> list[bytes | None]:
+        table = Table.META
+        try:
+            with self._map_lock, self._env.begin() as txn:
+                found: list[bytes | None] = []
+                for table, key in keys:
+                    found.append(txn.get(key, db=self._tables[table]))
+                return found
         except lmdb.Error as failure:
             raise _read_failure(failure, table) from failure
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Iterable
 from itertools import islice
 
 from sortedcontainers import SortedDict
@@ -30,6 +31,10 @@ class MemoryStore:
         with self._lock:
             value: bytes | None = self._tables[table].get(key)
             return value
+
+    def get_many(self, keys: Iterable[tuple[Table, bytes]]) -> list[bytes | None]:
+        with self._lock:
+            return [self._tables[table].get(key) for table, key in keys]
 
     def scan(self, table: Table, start: bytes, stop: bytes, limit: int, bytes_max: int = 1 << 62) -> list[Row]:
         rows: list[Row] = []

@@ -59,6 +59,13 @@ def test_deleting_what_is_not_there_is_no_error(store: Store) -> None:
     assert everything(store, Table.EXPIRY) == []
 
 
+def test_many_keys_are_read_at_once_in_the_order_asked(store: Store) -> None:
+    store.commit(batch_of((Table.MESSAGE, b"a", b"1"), (Table.GROUP, b"a", b"2")))
+    wanted = [(Table.GROUP, b"a"), (Table.MESSAGE, b"none"), (Table.MESSAGE, b"a")]
+    assert store.get_many(wanted) == [b"2", None, b"1"]
+    assert store.get_many([]) == []
+
+
 def test_an_empty_batch_commits(store: Store) -> None:
     store.commit(Batch())
 
