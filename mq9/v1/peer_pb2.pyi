@@ -8,7 +8,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class PeerBatch(_message.Message):
-    __slots__ = ("hello", "interests", "appends", "acks", "copies", "gone", "forwards", "replies", "messages", "subs", "credits")
+    __slots__ = ("hello", "interests", "appends", "acks", "copies", "gone", "forwards", "replies", "messages", "subs", "credits", "discovers", "discovered")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     INTERESTS_FIELD_NUMBER: _ClassVar[int]
     APPENDS_FIELD_NUMBER: _ClassVar[int]
@@ -20,6 +20,8 @@ class PeerBatch(_message.Message):
     MESSAGES_FIELD_NUMBER: _ClassVar[int]
     SUBS_FIELD_NUMBER: _ClassVar[int]
     CREDITS_FIELD_NUMBER: _ClassVar[int]
+    DISCOVERS_FIELD_NUMBER: _ClassVar[int]
+    DISCOVERED_FIELD_NUMBER: _ClassVar[int]
     hello: PeerHello
     interests: _containers.RepeatedCompositeFieldContainer[Interest]
     appends: _containers.RepeatedCompositeFieldContainer[Append]
@@ -31,7 +33,9 @@ class PeerBatch(_message.Message):
     messages: _containers.RepeatedCompositeFieldContainer[CoreMessage]
     subs: _containers.RepeatedCompositeFieldContainer[RemoteSub]
     credits: _containers.RepeatedCompositeFieldContainer[PushCredit]
-    def __init__(self, hello: _Optional[_Union[PeerHello, _Mapping]] = ..., interests: _Optional[_Iterable[_Union[Interest, _Mapping]]] = ..., appends: _Optional[_Iterable[_Union[Append, _Mapping]]] = ..., acks: _Optional[_Iterable[_Union[AppendAck, _Mapping]]] = ..., copies: _Optional[_Iterable[_Union[CopyRows, _Mapping]]] = ..., gone: _Optional[_Iterable[_Union[ClientGone, _Mapping]]] = ..., forwards: _Optional[_Iterable[_Union[Forward, _Mapping]]] = ..., replies: _Optional[_Iterable[_Union[Reply, _Mapping]]] = ..., messages: _Optional[_Iterable[_Union[CoreMessage, _Mapping]]] = ..., subs: _Optional[_Iterable[_Union[RemoteSub, _Mapping]]] = ..., credits: _Optional[_Iterable[_Union[PushCredit, _Mapping]]] = ...) -> None: ...
+    discovers: _containers.RepeatedCompositeFieldContainer[Discover]
+    discovered: _containers.RepeatedCompositeFieldContainer[Discovered]
+    def __init__(self, hello: _Optional[_Union[PeerHello, _Mapping]] = ..., interests: _Optional[_Iterable[_Union[Interest, _Mapping]]] = ..., appends: _Optional[_Iterable[_Union[Append, _Mapping]]] = ..., acks: _Optional[_Iterable[_Union[AppendAck, _Mapping]]] = ..., copies: _Optional[_Iterable[_Union[CopyRows, _Mapping]]] = ..., gone: _Optional[_Iterable[_Union[ClientGone, _Mapping]]] = ..., forwards: _Optional[_Iterable[_Union[Forward, _Mapping]]] = ..., replies: _Optional[_Iterable[_Union[Reply, _Mapping]]] = ..., messages: _Optional[_Iterable[_Union[CoreMessage, _Mapping]]] = ..., subs: _Optional[_Iterable[_Union[RemoteSub, _Mapping]]] = ..., credits: _Optional[_Iterable[_Union[PushCredit, _Mapping]]] = ..., discovers: _Optional[_Iterable[_Union[Discover, _Mapping]]] = ..., discovered: _Optional[_Iterable[_Union[Discovered, _Mapping]]] = ...) -> None: ...
 
 class PeerHello(_message.Message):
     __slots__ = ("node", "incarnation", "cluster_id", "version")
@@ -250,3 +254,83 @@ class PushCredit(_message.Message):
     taken: int
     ready: bool
     def __init__(self, sub: _Optional[int] = ..., said: _Optional[int] = ..., taken: _Optional[int] = ..., ready: _Optional[bool] = ...) -> None: ...
+
+class Discover(_message.Message):
+    __slots__ = ("request", "kind", "body", "mode", "depth", "newest", "documents", "frequencies", "space", "vectors", "names", "scores", "brief")
+    class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        WEIGH: _ClassVar[Discover.Kind]
+        RANK: _ClassVar[Discover.Kind]
+        SHOW: _ClassVar[Discover.Kind]
+        FIND: _ClassVar[Discover.Kind]
+        REPORT: _ClassVar[Discover.Kind]
+        UNREGISTER: _ClassVar[Discover.Kind]
+    WEIGH: Discover.Kind
+    RANK: Discover.Kind
+    SHOW: Discover.Kind
+    FIND: Discover.Kind
+    REPORT: Discover.Kind
+    UNREGISTER: Discover.Kind
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    BODY_FIELD_NUMBER: _ClassVar[int]
+    MODE_FIELD_NUMBER: _ClassVar[int]
+    DEPTH_FIELD_NUMBER: _ClassVar[int]
+    NEWEST_FIELD_NUMBER: _ClassVar[int]
+    DOCUMENTS_FIELD_NUMBER: _ClassVar[int]
+    FREQUENCIES_FIELD_NUMBER: _ClassVar[int]
+    SPACE_FIELD_NUMBER: _ClassVar[int]
+    VECTORS_FIELD_NUMBER: _ClassVar[int]
+    NAMES_FIELD_NUMBER: _ClassVar[int]
+    SCORES_FIELD_NUMBER: _ClassVar[int]
+    BRIEF_FIELD_NUMBER: _ClassVar[int]
+    request: int
+    kind: Discover.Kind
+    body: bytes
+    mode: str
+    depth: int
+    newest: int
+    documents: int
+    frequencies: _containers.RepeatedScalarFieldContainer[int]
+    space: str
+    vectors: bytes
+    names: _containers.RepeatedScalarFieldContainer[str]
+    scores: _containers.RepeatedScalarFieldContainer[float]
+    brief: bool
+    def __init__(self, request: _Optional[int] = ..., kind: _Optional[_Union[Discover.Kind, str]] = ..., body: _Optional[bytes] = ..., mode: _Optional[str] = ..., depth: _Optional[int] = ..., newest: _Optional[int] = ..., documents: _Optional[int] = ..., frequencies: _Optional[_Iterable[int]] = ..., space: _Optional[str] = ..., vectors: _Optional[bytes] = ..., names: _Optional[_Iterable[str]] = ..., scores: _Optional[_Iterable[float]] = ..., brief: _Optional[bool] = ...) -> None: ...
+
+class Discovered(_message.Message):
+    __slots__ = ("request", "error", "text", "slots", "documents", "frequencies", "names", "scores", "orders", "complete", "total", "mode", "newest", "loading", "items", "sizes")
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    SLOTS_FIELD_NUMBER: _ClassVar[int]
+    DOCUMENTS_FIELD_NUMBER: _ClassVar[int]
+    FREQUENCIES_FIELD_NUMBER: _ClassVar[int]
+    NAMES_FIELD_NUMBER: _ClassVar[int]
+    SCORES_FIELD_NUMBER: _ClassVar[int]
+    ORDERS_FIELD_NUMBER: _ClassVar[int]
+    COMPLETE_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_FIELD_NUMBER: _ClassVar[int]
+    MODE_FIELD_NUMBER: _ClassVar[int]
+    NEWEST_FIELD_NUMBER: _ClassVar[int]
+    LOADING_FIELD_NUMBER: _ClassVar[int]
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    SIZES_FIELD_NUMBER: _ClassVar[int]
+    request: int
+    error: str
+    text: str
+    slots: bytes
+    documents: int
+    frequencies: _containers.RepeatedScalarFieldContainer[int]
+    names: _containers.RepeatedScalarFieldContainer[str]
+    scores: _containers.RepeatedScalarFieldContainer[float]
+    orders: _containers.RepeatedScalarFieldContainer[int]
+    complete: bool
+    total: int
+    mode: str
+    newest: int
+    loading: bool
+    items: _containers.RepeatedScalarFieldContainer[bytes]
+    sizes: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, request: _Optional[int] = ..., error: _Optional[str] = ..., text: _Optional[str] = ..., slots: _Optional[bytes] = ..., documents: _Optional[int] = ..., frequencies: _Optional[_Iterable[int]] = ..., names: _Optional[_Iterable[str]] = ..., scores: _Optional[_Iterable[float]] = ..., orders: _Optional[_Iterable[int]] = ..., complete: _Optional[bool] = ..., total: _Optional[int] = ..., mode: _Optional[str] = ..., newest: _Optional[int] = ..., loading: _Optional[bool] = ..., items: _Optional[_Iterable[bytes]] = ..., sizes: _Optional[_Iterable[int]] = ...) -> None: ...
