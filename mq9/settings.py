@@ -7,6 +7,7 @@ TOML file are made from or checked against them. Precedence: flag, environment, 
 from __future__ import annotations
 
 import dataclasses
+import ipaddress
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -90,6 +91,21 @@ class Settings:
     embedding_timeout_s: float = _setting(5.0, "Time one request to --embedding-url may take.")
     max_agents: int = _setting(limits.AGENTS_MAX, "Most registered agents.")
     agent_heartbeat_s: int = _setting(0, "Agents silent for 3 x this leave DISCOVER; 0: only those that gave a `heartbeat`.")
+    node_id: str = _setting("", "Name of this broker in its cluster, the same for ever; empty: a single node.")
+    meta: str = _setting("", "APIs of the cluster's meta service, some or all: host:port, comma-separated.")
+    peer_host: str = _setting("127.0.0.1", "Address other brokers connect to. Beyond localhost it needs --cluster-token or TLS.")
+    peer_port: int = _setting(9324, "Port for other brokers; 0 picks a free one and the ready line names it.")
+    peer_advertise: str = _setting("", "host:port where other brokers find this one; empty: --peer-host and --peer-port.")
+    client_advertise: str = _setting("", "host:port that clients of other brokers are told; empty: --host and --port.")
+    zone: str = _setting("", "What fails together, such as a rack: replicas are spread over zones.")
+    weight: int = _setting(100, "Share of the slots this broker takes, compared with others.")
+    cluster_token: str = _setting(
+        "", "Shown to the meta service and between brokers. Prefer MQ9_CLUSTER_TOKEN: a flag is seen in the process list.",
+        secret=True,
+    )  # fmt: skip
+    cluster_tls_cert: str = _setting("", "Certificate (PEM) of this broker, for meta service and peers; names --peer-host.")
+    cluster_tls_key: str = _setting("", "Private key (PEM) of --cluster-tls-cert.")
+    cluster_tls_ca: str = _setting("", "Certificates (PEM) that meta nodes and brokers must be signed by.")
     log_level: str = _setting("info", "debug, info, warning or error.", choices=("debug", "info", "warning", "error"))
     log_format: str = _setting("text", "text or json, one line an event.", choices=("text", "json"))
 
@@ -116,7 +132,53 @@ def resolve(flags: Mapping[str, Any], environ: Mapping[str, str], config: str = 
     given: dict[str, Any] = dict(_read_file(config)) if config else {}
     given.update((name, environ[env(name)]) for name in FIELDS if env(name) in environ)
     given.update((name, value) for name, value in flags.items() if value is not None)
-    return Settings(**{name: _checked(name, value) for name, value in given.items()})
+    settings = Settings(**{name: _checked(name, value) for name, value in given.items()})
+    check_cluster(settings)
+    return settings
+
+
+def check_cluster(settings: Settings) -> None:
+    """Raises INVALID_REQUEST for settings of a cluster that contradict each other, or that would let strangers in."""
+    tls = (settings.cluster_tls_cert, settings.cluster_tls_key, settings.cluster_tls_ca)
+    is_proven = bool(settings.cluster_token or settings.cluster_tls_cert)
+    is_member = bool(settings.node_id)
+    rules = {
+        "--node-id and --meta go together": is_member == bool(settings.meta),
+        "--cluster-tls-cert, --cluster-tls-key and --cluster-tls-ca go together": len({bool(path) for path in tls}) == 1,
+        "--meta must be host:port, comma-separated": all(_is_address(each) for each in meta_addresses(settings)),
+        "--peer-advertise must be host:port": not settings.peer_advertise or _is_address(settings.peer_advertise),
+        "--client-advertise must be host:port": not settings.client_advertise or _is_address(settings.client_advertise),
+        f"--node-id and --zone have at most {limits.META_NAME_BYTES_MAX} bytes": (
+            max(len(settings.node_id.encode()), len(settings.zone.encode())) <= limits.META_NAME_BYTES_MAX
+        ),
+        "a member of a cluster needs --storage lmdb": not is_member or settings.storage == "lmdb",
+        f"the listener for brokers on {settings.peer_host} needs --cluster-token or --cluster-tls-cert": (
+            not is_member or is_proven or _is_local(settings.peer_host)
+        ),
+        f"--peer-host {settings.peer_host} needs --peer-advertise: others cannot connect to it": (
+            not is_member or bool(settings.peer_advertise) or settings.peer_host not in {"", "0.0.0.0", "::"}  # noqa: S104  # compared
+        ),
+    }
+    for rule, holds in rules.items():
+        if not holds:
+            raise error("INVALID_REQUEST", reason=rule)
+
+
+def meta_addresses(settings: Settings) -> list[str]:
+    """Where the meta service is: host:port of each API."""
+    return [address.strip() for address in settings.meta.split(",") if address.strip()]
+
+
+def _is_address(text: str) -> bool:
+    host, _, port = text.rpartition(":")
+    return bool(host) and port.isascii() and port.isdigit() and 0 < int(port) < 65_536
+
+
+def _is_local(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _read_file(path: str) -> dict[str, Any]:
@@ -135,6 +197,8 @@ _RANGES: dict[str, tuple[float, float]] = {
     "port": (0, 65_535),
     "monitor_port": (-1, 65_535),
     "ws_port": (-1, 65_535),
+    "peer_port": (0, 65_535),
+    "weight": (1, 10_000),
     "disk_reserve": (-1, 1 << 62),
     "max_payload": (1, limits.PAYLOAD_BYTES_HARD_MAX),
     "max_connections": (1, limits.CONNECTIONS_MAX),

@@ -9,7 +9,7 @@ import pytest
 
 from mq9 import limits
 from mq9.errors import RequestError
-from mq9.settings import FIELDS, Settings, env, flag, resolve
+from mq9.settings import FIELDS, Settings, env, flag, meta_addresses, resolve
 
 
 def test_without_anything_the_defaults_hold() -> None:
@@ -103,3 +103,48 @@ def test_every_default_is_itself_allowed(name: str) -> None:
     assert resolve({name: default}, {env(name): "wrong"}) == Settings()
     if not isinstance(default, bool):
         assert resolve({}, {env(name): str(default)}) == Settings()
+
+
+MEMBER = {"node_id": "b1", "meta": "127.0.0.1:9323, meta2:9323"}
+
+
+def test_a_member_of_a_cluster_listens_to_brokers_on_localhost() -> None:
+    settings = resolve(MEMBER, {})
+    assert meta_addresses(settings) == ["127.0.0.1:9323", "meta2:9323"]
+    assert (settings.peer_host, settings.peer_port) == ("127.0.0.1", 9324)
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({"node_id": "b1"}, "go together"),
+        ({"meta": "127.0.0.1:9323"}, "go together"),
+        ({**MEMBER, "meta": "127.0.0.1"}, "--meta must be host:port"),
+        ({**MEMBER, "meta": "h:70000"}, "--meta must be host:port"),
+        ({**MEMBER, "peer_advertise": "host"}, "--peer-advertise"),
+        ({**MEMBER, "client_advertise": ":4222"}, "--client-advertise"),
+        ({**MEMBER, "peer_host": "10.0.0.1"}, "needs --cluster-token or --cluster-tls-cert"),
+        ({**MEMBER, "peer_host": "example.org"}, "needs --cluster-token or --cluster-tls-cert"),
+        ({**MEMBER, "peer_host": "::", "cluster_token": "t"}, "--peer-advertise"),
+        ({**MEMBER, "cluster_tls_cert": "c.pem"}, "go together"),
+        ({**MEMBER, "storage": "memory"}, "--storage lmdb"),
+        ({**MEMBER, "zone": "z" * 300}, "at most"),
+        ({**MEMBER, "weight": "0"}, "--weight"),
+    ],
+)
+def test_settings_of_a_cluster_that_cannot_be(values: dict[str, str], reason: str) -> None:
+    with pytest.raises(RequestError, match=reason):
+        resolve(values, {})
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"peer_host": "10.0.0.1", "cluster_token": "t"},
+        {"peer_host": "10.0.0.1", "cluster_tls_cert": "c", "cluster_tls_key": "k", "cluster_tls_ca": "a"},
+        {"peer_host": "::", "cluster_token": "t", "peer_advertise": "b1.example.org:9324"},
+        {"peer_host": "::1"},
+    ],
+)
+def test_beyond_localhost_brokers_prove_themselves(values: dict[str, str]) -> None:
+    assert resolve({**MEMBER, **values}, {}).node_id == "b1"
