@@ -79,6 +79,11 @@ DOORS: dict[str, Room] = {
         ("msgspec",),
         (*IO, "threading"),
     ),
+    # What makes one broker of several nodes.
+    "broker_node.cluster": Room(
+        ("broker_node", "mq9.meta", "mq9.nats", "mq9.protocol", "mq9.registry", "mq9.storage", "mq9.v1", *BASE),
+        ("google", "grpc", "msgspec"),
+    ),
     "mq9.v1": Room(("mq9.v1",), ("google",), IO),  # what proto/ compiles to
     # How brokers and tools reach the meta service: finds the leader, repeats what may be repeated.
     "mq9.meta": Room(("mq9.meta", "mq9.v1", *BASE), ("google", "grpc")),

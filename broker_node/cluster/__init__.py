@@ -1,0 +1,1 @@
+"""What makes one broker of several nodes: docs/decisions/0009."""
