@@ -22,6 +22,7 @@ import hypothesis
 import pytest
 
 from tests.support import nats_server as reference
+from tests.support.leftovers import pytest_runtest_makereport, pytest_runtest_protocol  # noqa: F401  # hooks of every test
 from tests.support.nats_server import NatsServer
 from tests.support.server import ServerProcess
 
@@ -37,7 +38,6 @@ hypothesis.settings.register_profile(
     print_blob=True,
 )
 hypothesis.settings.load_profile("mq9")
-
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

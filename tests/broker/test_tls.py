@@ -17,9 +17,9 @@ from broker_node.hub import Timing
 from broker_node.tls import server_context
 from mq9.errors import RequestError
 from mq9.settings import Settings
-from tests.broker.certificates import Authority, Pair, client_context
 from tests.broker.conftest import Host
 from tests.broker.hosted import HOST, Hosted
+from tests.support.certificates import Authority, Pair, client_context
 from tests.support.raw import Closed, RawClient
 
 LOOPS = {"uvloop": new_event_loop, "asyncio": asyncio.new_event_loop}

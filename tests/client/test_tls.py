@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 import mq9
-from tests.broker.certificates import Authority
 from tests.cli.conftest import Cli
 from tests.conftest import MakeServer
+from tests.support.certificates import Authority
 from tests.support.server import ServerProcess
 
 

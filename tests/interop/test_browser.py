@@ -11,9 +11,9 @@ from urllib.parse import urlencode
 import pytest
 from aiohttp import web
 
-from tests.broker.certificates import Authority
 from tests.conftest import MakeServer
 from tests.interop.programs import Program, prepare
+from tests.support.certificates import Authority
 
 CHECKS = ["connect", "pubsub", "large", "request", "no_responders", "mailbox", "push", "agents", "drain"]
 RUN_TIMEOUT_S = 90

@@ -16,8 +16,8 @@ import pytest
 from mq9.errors import Mq9Error
 from mq9.meta.client import Access, MetaClient
 from mq9.v1 import meta_pb2 as meta
-from tests.meta.certificates import Authority
 from tests.meta.cluster import STORE, MetaCluster, command, found, free_ports, until
+from tests.support.certificates import Authority
 
 pytestmark = pytest.mark.anyio
 
@@ -307,7 +307,7 @@ async def test_a_token_is_asked_for(tmp_path: Path) -> None:
 
 async def test_with_tls_a_client_shows_a_certificate(tmp_path: Path) -> None:
     authority = Authority(tmp_path / "tls")
-    node, tool = authority.issue("node", address="127.0.0.1"), authority.issue("tool", dns="tool")
+    node, tool = authority.issue("node"), authority.issue("tool", hosts=["tool"])
     async with MetaCluster(tmp_path, **{**STORE, **node.settings()}) as cluster:
         access = Access(tls_ca=tool.ca.read_bytes(), tls_key=tool.key.read_bytes(), tls_cert=tool.cert.read_bytes())
         async with MetaClient(cluster.addresses, access) as client:
@@ -316,7 +316,7 @@ async def test_with_tls_a_client_shows_a_certificate(tmp_path: Path) -> None:
                 return bool((await client.view()).config.cluster_id)
 
             await until("a founded cluster", founded)
-        stranger = Authority(tmp_path / "other").issue("tool", dns="tool")
+        stranger = Authority(tmp_path / "other").issue("tool", hosts=["tool"])
         for wrong in (
             Access(),
             Access(tls_ca=tool.ca.read_bytes()),
@@ -336,9 +336,7 @@ def run(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 async def test_two_processes_on_one_directory(single: MetaCluster) -> None:
-    result = await asyncio.to_thread(
-        run, "--node", "n0", "--port", 0, "--raft-port", 0, "--data-dir", single.data("n0")
-    )
+    result = await asyncio.to_thread(run, "--node", "n0", "--port", 0, "--raft-port", 0, "--data-dir", single.data("n0"))
     assert (result.returncode, result.stdout) == (1, "")
     assert f"is in use by process {single.processes['n0'].pid}" in result.stderr
 

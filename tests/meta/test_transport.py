@@ -18,8 +18,8 @@ from meta_service.transport import Events, Identity, Self, Transport, check_expo
 from mq9 import limits
 from mq9.errors import Mq9Error
 from mq9.v1 import raft_pb2 as pb
-from tests.meta.certificates import Authority, Files
 from tests.meta.cluster import free_ports, until
+from tests.support.certificates import Authority, Pair
 
 pytestmark = pytest.mark.anyio
 SECRET = b"a shared secret"
@@ -49,10 +49,10 @@ class Node:
         return self.refusal
 
 
-Pair = tuple[Node, Node]
+Couple = tuple[Node, Node]
 
 
-async def make_pair(one: Identity, other: Identity) -> Pair:
+async def make_pair(one: Identity, other: Identity) -> Couple:
     ports = free_ports(2)
     nodes = (
         Node(one, {other.node: ("127.0.0.1", ports[1])}),
@@ -64,7 +64,7 @@ async def make_pair(one: Identity, other: Identity) -> Pair:
 
 
 @pytest.fixture
-async def pair() -> AsyncIterator[Pair]:
+async def pair() -> AsyncIterator[Couple]:
     nodes = await make_pair(Identity("a", "mq9", SECRET), Identity("b", "mq9", SECRET))
     await connected(nodes)
     yield nodes
@@ -72,7 +72,7 @@ async def pair() -> AsyncIterator[Pair]:
         await node.transport.close()
 
 
-async def connected(nodes: Pair) -> None:
+async def connected(nodes: Couple) -> None:
     async def both() -> bool:
         return nodes[0].connected == {nodes[1].identity.node} and nodes[1].connected == {nodes[0].identity.node}
 
@@ -124,7 +124,7 @@ def frame(body: bytes) -> bytes:
     return LENGTH.pack(len(body)) + body
 
 
-async def test_messages_arrive_as_they_were_sent(pair: Pair) -> None:
+async def test_messages_arrive_as_they_were_sent(pair: Couple) -> None:
     entries = [(b"\0" + os.urandom(number), number + 8, 3) for number in range(200)]
     message = {
         "type": "append_entries", "term": 3, "commit_index": 5, "last_index": 900, "prevLogIdx": 7, "prevLogTerm": 2,
@@ -140,7 +140,7 @@ async def test_messages_arrive_as_they_were_sent(pair: Pair) -> None:
     assert pair[1].received == [("a", message), ("a", VOTE)]
 
 
-async def test_a_pickle_before_anything_else_is_not_looked_at(pair: Pair) -> None:
+async def test_a_pickle_before_anything_else_is_not_looked_at(pair: Couple) -> None:
     """What stock PySyncObj runs as code."""
     stranger = await Stranger.to(pair[0])
     stranger.send(frame(pickle.dumps({"type": "status"})))
@@ -149,7 +149,7 @@ async def test_a_pickle_before_anything_else_is_not_looked_at(pair: Pair) -> Non
 
 
 @pytest.mark.parametrize("length", [0, limits.META_HELLO_BYTES_MAX + 1, 2**31, 2**32 - 1])
-async def test_a_hello_of_a_wrong_length_is_not_read(pair: Pair, length: int) -> None:
+async def test_a_hello_of_a_wrong_length_is_not_read(pair: Couple, length: int) -> None:
     stranger = await Stranger.to(pair[0])
     stranger.send(LENGTH.pack(length))
     assert await stranger.is_closed()
@@ -174,7 +174,7 @@ def hello(challenge: pb.Challenge, secret: bytes, **more: object) -> bytes:
         (SECRET, {"version": 2}),
     ],
 )
-async def test_who_is_not_the_peer_is_refused(pair: Pair, secret: bytes, more: dict[str, object]) -> None:
+async def test_who_is_not_the_peer_is_refused(pair: Couple, secret: bytes, more: dict[str, object]) -> None:
     stranger = await Stranger.to(pair[0])
     stranger.send(hello(await stranger.challenge(), secret, **more))
     assert await stranger.is_closed()
@@ -182,7 +182,7 @@ async def test_who_is_not_the_peer_is_refused(pair: Pair, secret: bytes, more: d
     assert pair[0].greetings == [("b", Self(True, b""))], "only the real peer's words were listened to"
 
 
-async def test_a_recorded_hello_does_not_open_another_connection(pair: Pair) -> None:
+async def test_a_recorded_hello_does_not_open_another_connection(pair: Couple) -> None:
     one, other = await Stranger.to(pair[0]), await Stranger.to(pair[0])
     recorded = hello(await one.challenge(), SECRET)
     await other.challenge()
@@ -193,7 +193,7 @@ async def test_a_recorded_hello_does_not_open_another_connection(pair: Pair) -> 
 
 
 @pytest.mark.parametrize("spoil", ["tag", "length", "garbage"])
-async def test_a_spoiled_frame_ends_the_connection(pair: Pair, spoil: str) -> None:
+async def test_a_spoiled_frame_ends_the_connection(pair: Couple, spoil: str) -> None:
     """A peer that was let in, or someone in the middle of its connection."""
     stranger = await Stranger.to(pair[0])
     challenge = await stranger.challenge()
@@ -210,7 +210,7 @@ async def test_a_spoiled_frame_ends_the_connection(pair: Pair, spoil: str) -> No
     await connected(pair)  # the real peer, which the impostor displaced, is back
 
 
-async def test_silence_is_not_waited_for(pair: Pair) -> None:
+async def test_silence_is_not_waited_for(pair: Couple) -> None:
     strangers = [await Stranger.to(pair[0]) for _ in range(limits.META_HELLOS_MAX + 5)]
     closed = await asyncio.gather(*(stranger.is_closed() for stranger in strangers))
     assert all(closed)
@@ -231,7 +231,7 @@ async def test_a_peer_with_another_clusters_data_is_refused() -> None:
         await node.transport.close()
 
 
-async def test_what_a_peer_does_not_read_is_dropped_not_kept(pair: Pair) -> None:
+async def test_what_a_peer_does_not_read_is_dropped_not_kept(pair: Couple) -> None:
     """A stopped peer must not fill this node's memory."""
     connection = pair[0].transport._out["b"][0]
     connection.transport.set_write_buffer_limits(high=1 << 30)
@@ -250,7 +250,7 @@ async def test_what_a_peer_does_not_read_is_dropped_not_kept(pair: Pair) -> None
 # --- TLS ----------------------------------------------------------------------------------------------------------------
 
 
-def tls(node: str, files: Files, secret: bytes = b"") -> Identity:
+def tls(node: str, files: Pair, secret: bytes = b"") -> Identity:
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server.verify_mode = ssl.CERT_REQUIRED
     client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -262,9 +262,7 @@ def tls(node: str, files: Files, secret: bytes = b"") -> Identity:
 
 async def test_peers_with_certificates_of_their_hosts_are_let_in(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
-    nodes = await make_pair(
-        tls("a", authority.issue("a", address="127.0.0.1"), SECRET), tls("b", authority.issue("b", address="127.0.0.1"), SECRET)
-    )
+    nodes = await make_pair(tls("a", authority.issue("a"), SECRET), tls("b", authority.issue("b"), SECRET))
     await connected(nodes)
     for node in nodes:
         await node.transport.close()
@@ -273,10 +271,10 @@ async def test_peers_with_certificates_of_their_hosts_are_let_in(tmp_path: Path)
 @pytest.mark.parametrize("wrong", ["authority", "host", "none"])
 async def test_peers_without_the_right_certificate_are_not(tmp_path: Path, wrong: str) -> None:
     authority = Authority(tmp_path / "right")
-    good = tls("a", authority.issue("a", address="127.0.0.1"))
+    good = tls("a", authority.issue("a"))
     bad = {
-        "authority": lambda: tls("b", Authority(tmp_path / "wrong").issue("b", address="127.0.0.1")),
-        "host": lambda: tls("b", authority.issue("b", address="127.0.0.2")),
+        "authority": lambda: tls("b", Authority(tmp_path / "wrong").issue("b")),
+        "host": lambda: tls("b", authority.issue("b", hosts=["127.0.0.2"])),
         "none": lambda: Identity("b", "mq9"),
     }[wrong]()
     nodes = await make_pair(good, bad)
