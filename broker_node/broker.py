@@ -1,35 +1,29 @@
-"""The broker: stores, mailboxes, registry and commands put together. It knows no socket and no event loop.
+"""The broker: stores, partitions, registry and commands put together. It knows no socket and no event loop.
 
-A published subject under `$mq9.AI.` comes in through `command`; what the broker has to say goes out through the core
-router's `deliver`, like any other published message.
+A published subject under `$mq9.AI.` comes in through `command`, and is carried out on the partition that has its mailbox: one
+of this node, or by the cluster's help one of another. What the broker has to say goes out through the core router's
+`deliver`, like any other published message.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from itertools import islice
+from functools import partial
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Final
 
+from broker_node.cluster.interface import Cluster
+from broker_node.cluster.placing import place
+from broker_node.cluster.single import SingleNode
 from broker_node.counters import Counters
 from broker_node.handlers.mailbox_info import describe
 from broker_node.loop_hooks import Cancellable, LoopHooks
-from broker_node.mailbox.acking import Acking
-from broker_node.mailbox.dead_letters import DeadLetters
-from broker_node.mailbox.delayed import Delayed
-from broker_node.mailbox.deleting import Deleting
-from broker_node.mailbox.fetching import Fetching
-from broker_node.mailbox.grouping import Grouping
-from broker_node.mailbox.mailboxes import Mailboxes
-from broker_node.mailbox.model import Mailbox, Shelf
-from broker_node.mailbox.pushing import Push, Pushing
-from broker_node.mailbox.reclaim import Reclaim
-from broker_node.mailbox.sending import Sending
-from broker_node.mailbox.walking import Walking
+from broker_node.mailbox.model import Mailbox
+from broker_node.partition import Host, Partition, brief
 from broker_node.permissions import PUBLIC_LIST
 from broker_node.push.directory import Directory
-from broker_node.push.wire import push_for
 from broker_node.router.client import Client
 from broker_node.router.core import CoreRouter
 from broker_node.router.dispatch import OLDER_ONLY, Handler, command_table
@@ -65,66 +59,70 @@ def _unknown_command(broker: Broker, request: Request) -> None:
 class Broker:
     """One node. Build it, `start` it, feed it commands, `close` it. Everything happens on the loop's thread."""
 
-    def __init__(self, settings: Settings, clock: Clock, hooks: LoopHooks, store: Store | None = None) -> None:
-        """`store` takes the place of the one the settings ask for; the broker closes it either way."""
+    def __init__(
+        self,
+        settings: Settings,
+        clock: Clock,
+        hooks: LoopHooks,
+        store: Store | None = None,
+        make_cluster: Callable[[Broker], Cluster] | None = None,
+    ) -> None:
+        """`store` takes the place of the one the settings ask for; the broker closes it either way. `make_cluster` is given
+        the broker with all it has but its registry; without it the broker is in no cluster."""
         self.settings = settings
         self.clock = clock
         self.core = CoreRouter()
         self.counters = Counters()
         self._hooks = hooks
-        self._timer: Cancellable | None = None
-        self._timer_due_s = 0.0
+        self._ticking: Cancellable | None = None
         self._closed = False
-        self.durable = self._shelf(open_store(settings) if store is None else store, settings.commit, memory=False)
-        self.memory = self._shelf(MemoryStore(), "inline", memory=True)
-        self.mailboxes = Mailboxes(self.durable, self.memory, clock, settings, self.counters)
-        self.walking = Walking(self.mailboxes)
-        self.fetching = Fetching(self.mailboxes, Grouping(self.walking), hooks.call_soon)
-        self.deleting = Deleting(self.mailboxes)
-        self.sending = Sending(self.mailboxes, self.fetching, self.deleting)
-        self.delayed = Delayed(self.mailboxes, self.sending)
-        self.acking = Acking(self.mailboxes, self.fetching)
-        self.dead_letters = DeadLetters(self.mailboxes, self.fetching, self.acking, self.deleting, self.sending)
-        self.pushing = Pushing(self.mailboxes, self.fetching, self.acking, hooks.call_soon)
-        self.directory = Directory(self.mailboxes)
-        self._pushes: dict[Subscription, Push] = {}
-        self.registry = Registry(self.durable.store, self.durable.commit, clock, settings, hooks.call_soon_threadsafe)
-        self.reclaim = Reclaim(self.mailboxes, self.deleting)
-        self._commands = command_table()
-        self._routes: dict[bytes, tuple[Handler, bytes, bool]] = {}
-        self._timers = self.mailboxes.timers
-        self._timers.on_earlier = self._arm
-
-    def _shelf(self, store: Store, mode: str, *, memory: bool) -> Shelf:
-        commit = GroupCommit(
-            store,
-            self.clock,
-            call_soon=self._hooks.call_soon,
-            call_soon_threadsafe=self._hooks.call_soon_threadsafe,
-            mode=mode,
+        self.store = open_store(settings) if store is None else store
+        self.commit = GroupCommit(
+            self.store,
+            clock,
+            call_soon=hooks.call_soon,
+            call_soon_threadsafe=hooks.call_soon_threadsafe,
+            mode=settings.commit,
         )
-        return Shelf(store, commit, memory=memory)
+        self.host = Host(settings, clock, hooks, self.counters, self._listed)
+        self.cluster: Cluster
+        if make_cluster is None:
+            self.cluster = SingleNode(self.host, self.store, self.commit)
+        else:
+            self.cluster = make_cluster(self)
+        self.directory = Directory(self.cluster.list_public)
+        self.registry = Registry(self.store, self.commit, clock, settings, hooks.call_soon_threadsafe)
+        self.is_writable = True  # False while the disk reserve is used up; as of the latest tick
+        self._commands = command_table()
+        self._routes: dict[bytes, tuple[Handler, Any, bytes, bool]] = {}
+
+    @property
+    def partition(self) -> Partition:
+        """The one partition of a broker that is in no cluster."""
+        assert self.cluster.whole is not None
+        return self.cluster.whole
 
     # --- Commands ---------------------------------------------------------------------------------------------
 
     def command(self, client: Client, subject: bytes, reply: bytes, header: bytes, payload: bytes) -> None:
         """Carry out one mq9 command. Never raises: what goes wrong is answered on `reply`, or logged if there is none."""
         self.counters.commands += 1
-        handle, tail, is_older = self._routes.get(subject) or self._route(subject)
+        handle, target, tail, is_older = self._routes.get(subject) or self._route(subject)
         request = Request(client, tail, reply, header, payload, self.core.deliver)
         if is_older:
             request.is_older = True
             client.dialect = client.dialect or 1
         try:
-            handle(self, request)
+            handle(target, request)
         except Mq9Error as failure:
             self._refuse(request, subject, failure)
         except Exception:  # a bug in one command must not end the connection it came on, nor the loop
             log.exception("a bug in the handler of %r", subject)
             self._refuse(request, subject, error("INTERNAL"))
 
-    def _route(self, subject: bytes) -> tuple[Handler, bytes, bool]:
-        """The handler of a subject, what follows the command in it, and whether only the older dialect has the command.
+    def _route(self, subject: bytes) -> tuple[Handler, Any, bytes, bool]:
+        """The handler of a subject, what it is to be given first, what follows the command in the subject, and whether only
+        the older dialect has the command.
 
         Remembered, because the same few subjects come again and again.
         """
@@ -133,8 +131,12 @@ class Broker:
         name = (parts[2], parts[3]) if len(parts) > 3 else (b"", b"")
         command = self._commands.get(name)
         if command is None or command.has_tail is not bool(tail):
-            return _unknown_command, subject, name in OLDER_ONLY
-        route = (command.handle, tail, name in OLDER_ONLY)
+            return _unknown_command, self, subject, name in OLDER_ONLY
+        handle = command.handle
+        target: Any = self.cluster.whole if command.is_of_partition else self
+        if target is None:
+            handle, target = partial(place, command, subject), self.cluster
+        route = (handle, target, tail, name in OLDER_ONLY)
         if len(self._routes) >= _ROUTES_MAX:
             self._routes.clear()
         self._routes[subject] = route
@@ -147,44 +149,31 @@ class Broker:
         else:
             log.debug("refused %r, which wanted no answer: %s", subject, failure.code)
 
-    def after_staged(self, mailbox: Mailbox, look: Callable[[], None], request: Request) -> None:
-        """Run `look` once everything sent to `mailbox` so far is visible: at once if it is."""
-        if not mailbox.staged_ops:
-            look()
-            return
-
-        def settled(failure: Mq9Error | None) -> None:
-            try:
-                look()
-            except Mq9Error as problem:
-                request.fail(problem)
-
-        mailbox.shelf.commit.then(settled)
-
     def health(self) -> str:
         """What keeps the broker from storing anything until somebody looks; empty when nothing does.
 
         A full disk is not it: that is answered for what it is, and passes by itself.
         """
-        return self.mailboxes.storage_failure
+        return next((part.mailboxes.storage_failure for part in self.cluster.partitions() if part.mailboxes.storage_failure), "")
 
     def mailz(self, offset: int, limit: int) -> dict[str, Any]:
         """Mailboxes in use, for the monitor: those in memory, the busiest kind there is. Addresses are secrets, so private
         ones are shown by id only."""
-        active = list(islice(self.mailboxes.active.values(), offset, offset + limit))
+        parts = self.cluster.partitions()
+        active = chain.from_iterable(((part, each) for each in part.mailboxes.active.values()) for part in parts)
         return {
-            "mailboxes_total": self.durable.mailboxes + self.memory.mailboxes,
-            "active": len(self.mailboxes.active),
+            "mailboxes_total": sum(part.mailboxes.count() for part in parts),
+            "active": sum(len(part.mailboxes.active) for part in parts),
             "offset": offset,
             "limit": limit,
-            "mailboxes": [self._shown(mailbox) for mailbox in active],
+            "mailboxes": [self._shown(part, mailbox) for part, mailbox in list(islice(active, offset, offset + limit))],
         }
 
-    def _shown(self, mailbox: Mailbox) -> dict[str, Any]:
-        shown = describe(self, mailbox)
+    def _shown(self, part: Partition, mailbox: Mailbox) -> dict[str, Any]:
+        shown = describe(part, mailbox)
         if not mailbox.definition.public:
             shown["mail_address"] = ""
-        oldest = self.walking.oldest(mailbox)
+        oldest = part.walking.oldest(mailbox)
         age_s = max(0, self.clock.wall_ms() - oldest.create_ms) / 1000 if oldest is not None else 0.0
         return {"id": mailbox.id, **shown, "oldest_age_s": age_s, "waiting": len(mailbox.waiters)}
 
@@ -192,37 +181,39 @@ class Broker:
 
     def client_closed(self, client: Client) -> None:
         """A connection is gone: what it held is free."""
-        self.fetching.owner_gone(client.id)
-        self.pushing.client_closed(client)
+        self.cluster.client_closed(client)
 
     def client_writable(self, client: Client) -> None:
         """The socket of a client has taken what waited: what is pushed to it can go on."""
-        self.pushing.client_writable(client)
+        self.cluster.client_writable(client)
         self.directory.client_writable(client)
+
+    def holds_untaken(self, client: Client) -> bool:
+        """Whether the client was pushed messages that its socket has not taken, and that go to others if it closes."""
+        return self.cluster.holds_untaken(client)
 
     def subscribe(self, client: Client, sub: Subscription) -> None:
         """A client subscribed under `$mq9.AI.`: to a mailbox, or to the public directory."""
         if sub.subject == PUBLIC_LIST:
             self.directory.subscribe(client, sub)
-            return
-        client.dialect = client.dialect or 1
-        push = push_for(self.mailboxes, client, sub)
-        if push.group:
-            client.keep_little()
-        self._pushes[sub] = push
-        self.pushing.add(push)
+        else:
+            self.cluster.subscribe(client, sub)
 
     def unsubscribe(self, client: Client, sub: Subscription) -> None:
         """It does not want that subscription any more."""
-        push = self._pushes.pop(sub, None)
-        if push is None:
+        if sub.subject == PUBLIC_LIST:
             self.directory.unsubscribe(sub)
         else:
-            self.pushing.remove(push)
+            self.cluster.unsubscribe(sub)
 
     def overloaded(self) -> bool:
         """More is staged than should be: clients are not read until it is less."""
-        return self.durable.commit.staged_bytes > STAGED_BYTES_MAX
+        return self.cluster.staged_bytes > STAGED_BYTES_MAX
+
+    def _listed(self, mailbox: Mailbox, event: str) -> None:
+        """A public mailbox of a partition here came or went."""
+        self.cluster.listed(brief(mailbox), event)
+        self.directory.changed(brief(mailbox), event)
 
     # --- Time -------------------------------------------------------------------------------------------------
 
@@ -233,37 +224,21 @@ class Broker:
 
     def _tick(self) -> None:
         """A few times a second: a bounded step of everything that is over."""
-        self.reclaim.step()
+        self._ticking = self._hooks.call_later(RECLAIM_TICK_S, self._tick)
+        self.is_writable = self.store.stat().writable
+        for part in self.cluster.partitions():
+            part.reclaim.step(writable=self.is_writable)
         self.registry.tick(self.clock.wall_ms())
-        self._timers.at(self.clock.monotonic_s() + RECLAIM_TICK_S, self._tick)
-
-    def _arm(self, deadline_s: float) -> None:
-        """The earliest timer has changed: have the loop call when it is due."""
-        if self._closed or (self._timer is not None and self._timer_due_s <= deadline_s):
-            return
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer_due_s = deadline_s
-        wait_s = max(0.0, deadline_s - self.clock.monotonic_s())
-        self._timer = self._hooks.call_later(wait_s, self._run_timers)
-
-    def _run_timers(self) -> None:
-        self._timer = None
-        self._timers.run_due(self.clock.monotonic_s())
-        deadline_s = self._timers.next_deadline_s()
-        if deadline_s is not None:
-            self._arm(deadline_s)
+        self.directory.tick()
 
     def close(self) -> None:
         """Commit what is staged, answer who waits for it, and give the directory free."""
         if self._closed:
             return
         self._closed = True
-        if self._timer is not None:
-            self._timer.cancel()
+        if self._ticking is not None:
+            self._ticking.cancel()
         self.registry.close()
-        self.fetching.close()
-        self.pushing.close()
-        for shelf in (self.durable, self.memory):
-            shelf.commit.close()
-            shelf.store.close()
+        self.cluster.close()
+        self.commit.close()
+        self.store.close()

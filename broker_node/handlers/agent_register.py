@@ -22,6 +22,6 @@ def handle(broker: Broker, request: Request) -> None:
         broker.counters.agents_registered += 1
         request.respond(OK)
 
-    if not broker.durable.writable:
+    if not broker.is_writable:
         raise error("STORAGE_FULL")
     broker.registry.register(request.payload, registered)

@@ -11,14 +11,14 @@ from broker_node.mailbox.model import Definition, Mailbox
 from broker_node.router.request import Request
 from mq9 import limits
 from mq9.errors import Mq9Error, error
-from mq9.protocol.address import check_address, check_public_address, new_address
+from mq9.protocol.address import check_address, check_public_address
 from mq9.protocol.requests import CreateRequest, create_decoder, decode
 
 if TYPE_CHECKING:
-    from broker_node.broker import Broker
+    from broker_node.partition import Partition
 
 
-def handle(broker: Broker, request: Request) -> None:
+def handle(partition: Partition, request: Request) -> None:
     """Reply: `{error, mail_address, mail_id, is_new, ttl, expires_at}` once the mailbox is durable.
 
     A body with `public` is the older dialect's: its success has no `error`, and making what exists is a success.
@@ -36,16 +36,23 @@ def handle(broker: Broker, request: Request) -> None:
 
     try:
         body = decode(create_decoder, request.payload)
-        address = _address(broker, body)
-        existing = broker.mailboxes.lookup(address)
+        address = _address(partition, body)
+        existing = partition.mailboxes.lookup(address)
         if existing is not None:
             if not (body.public or body.exist_ok or _older_dialect(request, body)):
                 raise error("MAILBOX_EXISTS", name=address.decode())
             _succeed(request, body, existing, is_new=False)
             return
-        mailbox = broker.mailboxes.create(address, _definition(broker, body), answer)
+        mailbox = partition.mailboxes.create(address, _definition(partition, body), answer)
     except Mq9Error as failure:
         _fail(request, body, failure)
+
+
+def refuse(request: Request, failure: Mq9Error) -> None:
+    """Answer a CREATE whose body could not be read."""
+    request.client.dialect = request.client.dialect or 2
+    request.is_older = request.client.dialect == 1
+    _fail(request, CreateRequest(), failure)
 
 
 def _older_dialect(request: Request, body: CreateRequest) -> bool:
@@ -71,17 +78,15 @@ def _fail(request: Request, body: CreateRequest, failure: Mq9Error) -> None:
     request.fail(failure, mail_address="")
 
 
-def _address(broker: Broker, body: CreateRequest) -> bytes:
+def _address(partition: Partition, body: CreateRequest) -> bytes:
     if body.name is not None:
         name = body.name.encode()
-        return check_public_address(name) if body.public else check_address(name, broker.settings.naming)
-    while broker.mailboxes.lookup(address := new_address()) is not None:
-        pass  # two equal ones in 36**26 will not be met; if they are, the second must not be given away
-    return address
+        return check_public_address(name) if body.public else check_address(name, partition.settings.naming)
+    return partition.mailboxes.unused_address()
 
 
-def _definition(broker: Broker, body: CreateRequest) -> Definition:
-    ttl_s = body.ttl or broker.settings.default_ttl_s
+def _definition(partition: Partition, body: CreateRequest) -> Definition:
+    ttl_s = body.ttl or partition.settings.default_ttl_s
     if not 0 <= ttl_s <= limits.TTL_S_MAX:
         raise error("INVALID_REQUEST", reason=f"ttl must be 0 to {limits.TTL_S_MAX} seconds")
     desc = body.desc or ""
@@ -93,12 +98,12 @@ def _definition(broker: Broker, body: CreateRequest) -> Definition:
     if not 0 <= max_deliver <= 1_000_000:
         raise error("INVALID_REQUEST", reason="max_deliver must be 0 to 1000000")
     if body.dead_letter:
-        check_address(body.dead_letter.encode(), broker.settings.naming)
+        check_address(body.dead_letter.encode(), partition.settings.naming)
     ack_wait_ms = round((body.ack_wait or 0) * 1000)
     if ack_wait_ms and not limits.ACK_WAIT_MS_MIN <= ack_wait_ms <= limits.ACK_WAIT_MS_MAX:
         least_s, most_s = limits.ACK_WAIT_MS_MIN / 1000, limits.ACK_WAIT_MS_MAX // 1000
         raise error("INVALID_REQUEST", reason=f"ack_wait must be {least_s} to {most_s} seconds")
-    now_ms = broker.clock.wall_ms()
+    now_ms = partition.clock.wall_ms()
     return Definition(
         mailbox=0,
         created_ms=now_ms,

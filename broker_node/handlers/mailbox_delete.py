@@ -9,12 +9,12 @@ from broker_node.router.request import Request
 from mq9.errors import Mq9Error, NotFound
 
 if TYPE_CHECKING:
-    from broker_node.broker import Broker
+    from broker_node.partition import Partition
 
 
-def handle(broker: Broker, request: Request) -> None:
+def handle(partition: Partition, request: Request) -> None:
     """Reply: `{"deleted": true}`, or false when the message is not there."""
-    mailbox, msg_id = msg_delete.target(broker, request.tail)
+    mailbox, msg_id = msg_delete.target(partition, request.tail)
 
     def answer(failure: Mq9Error | None) -> None:
         if isinstance(failure, NotFound):
@@ -24,4 +24,4 @@ def handle(broker: Broker, request: Request) -> None:
         else:
             request.respond(b'{"deleted":true}')
 
-    msg_delete.delete(broker, request, mailbox, msg_id, answer)
+    msg_delete.delete(partition, request, mailbox, msg_id, answer)

@@ -11,19 +11,19 @@ from broker_node.router.request import Request
 from mq9.protocol.replies import success
 
 if TYPE_CHECKING:
-    from broker_node.broker import Broker
+    from broker_node.partition import Partition
 
 
-def handle(broker: Broker, request: Request) -> None:
+def handle(partition: Partition, request: Request) -> None:
     """Reply: `{error, mail_address, ttl, expires_at, desc, public, storage, messages, delayed, bytes, created_at, groups}`.
 
     Knowing the address is the right to ask. Times are seconds since 1970.
     """
-    mailbox = broker.mailboxes.find(request.tail)
-    broker.after_staged(mailbox, lambda: request.respond(success(**describe(broker, mailbox))), request)
+    mailbox = partition.mailboxes.find(request.tail)
+    partition.after_staged(mailbox, lambda: request.respond(success(**describe(partition, mailbox))), request)
 
 
-def describe(broker: Broker, mailbox: Mailbox) -> dict[str, Any]:
+def describe(partition: Partition, mailbox: Mailbox) -> dict[str, Any]:
     """The fields of one mailbox, as INFO, LS and the monitor show them."""
     definition = mailbox.definition
     return {
@@ -40,5 +40,5 @@ def describe(broker: Broker, mailbox: Mailbox) -> dict[str, Any]:
         "delayed": mailbox.delayed,
         "bytes": mailbox.bytes,
         "last_msg_id": mailbox.visible_id,
-        "groups": [msgspec.structs.asdict(group) for group in broker.fetching.grouping.summaries(mailbox)],
+        "groups": [msgspec.structs.asdict(group) for group in partition.fetching.grouping.summaries(mailbox)],
     }

@@ -13,19 +13,19 @@ from broker_node.router.request import Request
 from mq9.protocol.priority import NAMES
 
 if TYPE_CHECKING:
-    from broker_node.broker import Broker
+    from broker_node.partition import Partition
 
 LISTED_MAX: Final = 10_000  # about 1 MB of reply
 
 
-def handle(broker: Broker, request: Request) -> None:
+def handle(partition: Partition, request: Request) -> None:
     """Reply: `{"mail_id", "messages":[{"msg_id":"N", "priority", "ts", "ts_ms", "size"}]}` in id order, the first
     LISTED_MAX. `ts` is seconds since 1970."""
-    mailbox = broker.mailboxes.find(request.tail)
+    mailbox = partition.mailboxes.find(request.tail)
     names = OLDER_NAMES if request.client.dialect == 1 else NAMES
 
     def look() -> None:
-        merged = heapq.merge(*(broker.walking.tier(mailbox, tier, 0) for tier in range(len(NAMES))))
+        merged = heapq.merge(*(partition.walking.tier(mailbox, tier, 0) for tier in range(len(NAMES))))
         messages = [
             {
                 "msg_id": str(msg_id),
@@ -38,4 +38,4 @@ def handle(broker: Broker, request: Request) -> None:
         ]
         request.respond(msgspec.json.encode({"mail_id": request.tail.decode("utf-8", "replace"), "messages": messages}))
 
-    broker.after_staged(mailbox, look, request)
+    partition.after_staged(mailbox, look, request)

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import base64
 import binascii
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from broker_node.handlers.mailbox_info import describe
+from broker_node.mailbox.listing import Page
 from broker_node.router.request import Request
-from mq9.errors import error
+from mq9.errors import Mq9Error, error
 from mq9.protocol.replies import success
 from mq9.protocol.requests import bounded, decode, list_decoder
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 _PAGE_DEFAULT = 100
 _PAGE_MAX = 1000
-_LOOK_MAX = 20_000  # definitions looked at for one page
 
 
 def handle(broker: Broker, request: Request) -> None:
@@ -32,10 +31,13 @@ def handle(broker: Broker, request: Request) -> None:
         after = base64.urlsafe_b64decode(body.after) if body.after else b""
     except (binascii.Error, ValueError):
         raise error("INVALID_REQUEST", reason="after is not a `next` of this command") from None
-    found, following = broker.mailboxes.public_page(after, prefix, limit, _LOOK_MAX)
-    listed = [mailbox for mailbox in map(broker.mailboxes.lookup, found) if mailbox is not None]
-    reply = {"mailboxes": [describe(broker, mailbox) for mailbox in listed]}
-    if following:
-        request.respond(success(**reply, next=base64.urlsafe_b64encode(following).decode()))
-    else:
-        request.respond(success(**reply))
+
+    def listed(failure: Mq9Error | None, found: list[dict[str, Any]], following: bytes) -> None:
+        if failure is not None:
+            request.fail(failure)
+        elif following:
+            request.respond(success(mailboxes=found, next=base64.urlsafe_b64encode(following).decode()))
+        else:
+            request.respond(success(mailboxes=found))
+
+    broker.cluster.list_public(Page(after, prefix, limit, full=True), listed)

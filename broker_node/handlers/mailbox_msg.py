@@ -11,13 +11,13 @@ from mq9.protocol.headers import NO_OPTIONS, parse_send_headers
 from mq9.protocol.priority import tier_of
 
 if TYPE_CHECKING:
-    from broker_node.broker import Broker
+    from broker_node.partition import Partition
 
 
-def handle(broker: Broker, request: Request) -> None:
+def handle(partition: Partition, request: Request) -> None:
     """Any bytes. Reply, if one is wanted: `{"msg_id": N}` once the message is durable. mq9-* headers work here too."""
-    address, word = split_tail(broker.mailboxes, request.tail)
-    mailbox = broker.mailboxes.find(address)
+    address, word = split_tail(partition.mailboxes, request.tail)
+    mailbox = partition.mailboxes.find(address)
     options = parse_send_headers(request.header) if request.header else NO_OPTIONS
     if word:
         options = options._replace(tier=tier_of(word))
@@ -28,5 +28,5 @@ def handle(broker: Broker, request: Request) -> None:
         else:
             request.respond(b'{"msg_id":%d}' % msg_id)
 
-    door = broker.delayed if options.delay_ms else broker.sending
+    door = partition.delayed if options.delay_ms else partition.sending
     door.send(mailbox, options, request.header, b"", request.payload, answer)

@@ -9,12 +9,12 @@ from mq9.errors import Mq9Error
 from mq9.protocol.replies import OK
 
 if TYPE_CHECKING:
-    from broker_node.broker import Broker
+    from broker_node.partition import Partition
 
 
-def handle(broker: Broker, request: Request) -> None:
+def handle(partition: Partition, request: Request) -> None:
     """Reply: `{error}` once that is durable. Knowing the address is the right to do it."""
-    mailbox = broker.mailboxes.find(request.tail)
+    mailbox = partition.mailboxes.find(request.tail)
 
     def answer(failure: Mq9Error | None) -> None:
         if failure is not None:
@@ -22,4 +22,4 @@ def handle(broker: Broker, request: Request) -> None:
         else:
             request.respond(OK)
 
-    broker.mailboxes.remove(mailbox, answer)
+    partition.mailboxes.remove(mailbox, answer)

@@ -12,13 +12,13 @@ from mq9.protocol.replies import OK
 from mq9.protocol.requests import AckRequest, ack_decoder, decode
 
 if TYPE_CHECKING:
-    from broker_node.broker import Broker
+    from broker_node.partition import Partition
 
 
-def handle(broker: Broker, request: Request) -> None:
+def handle(partition: Partition, request: Request) -> None:
     """Reply: `{error}`, once the confirmation is durable. Without a group: success, no effect."""
     body = decode(ack_decoder, request.payload)
-    mailbox = broker.mailboxes.find(request.tail)
+    mailbox = partition.mailboxes.find(request.tail)
     ack = _ack(body)
     if not ack.group:
         request.respond(OK)
@@ -30,7 +30,7 @@ def handle(broker: Broker, request: Request) -> None:
         else:
             request.respond(OK)
 
-    broker.acking.ack(mailbox, ack, answer)
+    partition.acking.ack(mailbox, ack, answer)
 
 
 def _ack(body: AckRequest) -> Ack:

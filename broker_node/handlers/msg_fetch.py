@@ -23,17 +23,17 @@ from mq9.protocol.requests import (
 )
 
 if TYPE_CHECKING:
-    from broker_node.broker import Broker
+    from broker_node.partition import Partition
 
 _NO_CONFIG = FetchConfig()
 
 
-def handle(broker: Broker, request: Request) -> None:
+def handle(partition: Partition, request: Request) -> None:
     """Reply: `{error, messages}`; with `config.stream` one message each on the reply subject, ended by a status 204."""
     body = decode(fetch_decoder, request.payload)
-    mailbox = broker.mailboxes.find(request.tail)
-    wanted = _wanted(broker, request, body, mailbox)
-    encoding = fetch_encoding(body, broker.settings.encoding)
+    mailbox = partition.mailboxes.find(request.tail)
+    wanted = _wanted(partition, request, body, mailbox)
+    encoding = fetch_encoding(body, partition.settings.encoding)
     streamed = body.config is not None and bool(body.config.stream)
 
     def answer(failure: Mq9Error | None, found: list[Fetched]) -> None:
@@ -44,10 +44,10 @@ def handle(broker: Broker, request: Request) -> None:
         else:
             request.respond(messages_reply(found, encoding))
 
-    broker.fetching.fetch(mailbox, wanted, answer)
+    partition.fetching.fetch(mailbox, wanted, answer)
 
 
-def _wanted(broker: Broker, request: Request, body: FetchRequest, mailbox: Mailbox) -> Wanted:
+def _wanted(partition: Partition, request: Request, body: FetchRequest, mailbox: Mailbox) -> Wanted:
     config = body.config or _NO_CONFIG
     group = body.group_name or ""
     if len(group.encode()) > limits.GROUP_NAME_BYTES_MAX:
@@ -59,7 +59,7 @@ def _wanted(broker: Broker, request: Request, body: FetchRequest, mailbox: Mailb
     lease_ms = bounded(
         "ack_wait_ms",
         config.ack_wait_ms,
-        mailbox.definition.ack_wait_ms or broker.settings.ack_wait_ms,
+        mailbox.definition.ack_wait_ms or partition.settings.ack_wait_ms,
         limits.ACK_WAIT_MS_MIN,
         limits.ACK_WAIT_MS_MAX,
     )

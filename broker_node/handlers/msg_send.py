@@ -10,15 +10,15 @@ from mq9.errors import Mq9Error
 from mq9.protocol.headers import NO_OPTIONS, parse_send_headers
 
 if TYPE_CHECKING:
-    from broker_node.broker import Broker
+    from broker_node.partition import Partition
 
 
-def handle(broker: Broker, request: Request) -> None:
+def handle(partition: Partition, request: Request) -> None:
     """Any bytes; the mq9-* headers say how. Reply: `{error, msg_id, duplicate?}`, msg_id -1 for a delayed message."""
-    mailbox = broker.mailboxes.find(request.tail)
+    mailbox = partition.mailboxes.find(request.tail)
     header = request.header
     options = parse_send_headers(header) if header else NO_OPTIONS
-    door = broker.delayed if options.delay_ms else broker.sending
+    door = partition.delayed if options.delay_ms else partition.sending
     door.send(mailbox, options, header, request.reply_to, request.payload, partial(_answer, request))
 
 

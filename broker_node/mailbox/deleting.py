@@ -52,7 +52,7 @@ class Deleting:
         row_key = message_key(mailbox.id, tier, msg_id)
         batch.delete(Table.MESSAGE, row_key)
         if expires_ms:
-            batch.delete(Table.EXPIRY, expiry_key(expires_ms, ExpiryKind.MESSAGE, row_key))
+            batch.delete(Table.EXPIRY, expiry_key(mailbox.shelf.expiry_slot, expires_ms, ExpiryKind.MESSAGE, row_key))
         if key and key not in mailbox.staged_keys:
             self._free_key(mailbox, batch, key, msg_id)
         mailbox.counts[tier] -= 1

@@ -15,10 +15,11 @@ from broker_node.mailbox.model import EMPTY_STATE, NEVER_MS, Definition, Mailbox
 from broker_node.mailbox.timers import TimerHeap
 from mq9.clock import Clock
 from mq9.errors import Mq9Error, StorageError, error
-from mq9.limits import ACTIVE_MAILBOXES_MAX
+from mq9.limits import ACTIVE_MAILBOXES_MAX, SLOTS
+from mq9.protocol.address import base36, new_address
 from mq9.settings import Settings
 from mq9.storage.interface import Table
-from mq9.storage.layout import ExpiryKind, expiry_key, mailbox_id, mailbox_key, pack_u64
+from mq9.storage.layout import ExpiryKind, expiry_key, mailbox_id, mailbox_key, pack_u64, slot_of, slot_range
 from mq9.storage.records import seal, unpack_state, unseal
 
 # Called when the change it was given to is durable, or with the error why it is not.
@@ -28,6 +29,7 @@ log = logging.getLogger("mq9.mailboxes")
 
 _EVICT_STEP: Final = 256
 _LIST_CHUNK: Final = 512
+_TURNED: Final = 4  # last characters of a random address that are counted up until it is of the slot
 _definitions: Final = msgspec.msgpack.Decoder(Definition)
 
 
@@ -36,7 +38,7 @@ def ignore(*_: object) -> None:
 
 
 class Mailboxes:
-    """Every mailbox of this node. The other rooms of the domain get at mailboxes, time and stores through it."""
+    """Every mailbox of one partition. The other rooms of the domain get at mailboxes, time and stores through it."""
 
     def __init__(self, durable: Shelf, memory: Shelf, clock: Clock, settings: Settings, counters: Counters) -> None:
         self.durable = durable
@@ -44,6 +46,7 @@ class Mailboxes:
         self.clock = clock
         self.settings = settings
         self.counters = counters
+        self.slots = SLOTS  # of the cluster
         self.timers = TimerHeap()
         self.storage_failure = ""  # why the store takes nothing any more; empty while it does
         self.active: dict[bytes, Mailbox] = {}
@@ -54,6 +57,11 @@ class Mailboxes:
         self.on_active: Callable[[Mailbox], None] = ignore  # pushing.py sees whether somebody subscribed to it
         self.on_removed: Callable[[Mailbox], None] = ignore  # fetching.py answers those who wait
         self.on_listed: Callable[[Mailbox, str], None] = ignore  # a public mailbox came or went
+        self.count_all: Callable[[], int] = self.count  # on this node, also those of other partitions
+
+    def count(self) -> int:
+        """Live mailboxes of this partition."""
+        return self.durable.mailboxes + self.memory.mailboxes
 
     # --- Finding ----------------------------------------------------------------------------------------------
 
@@ -107,7 +115,7 @@ class Mailboxes:
     @staticmethod
     def definition(shelf: Shelf, address: bytes) -> Definition | None:
         """The stored definition of `address` on one shelf, expired or not."""
-        key = mailbox_key(address)
+        key = mailbox_key(address, shelf.slot)
         row = shelf.store.get(Table.MAILBOX, key)
         return _definitions.decode(unseal(key, row)) if row else None
 
@@ -135,6 +143,24 @@ class Mailboxes:
         self.counters.damaged_records += 1
         log.error("damaged record in mailbox id %d: %s; run `mq9 verify`", mailbox.id, failure.text)
 
+    def unused_address(self) -> bytes:
+        """A fresh address that nobody can guess, of this partition's slot."""
+        # Two equal ones in 36**26 will not be met; if they are, the second must not be given away.
+        while self.lookup(address := self._random_address()) is not None:
+            pass
+        return address
+
+    def _random_address(self) -> bytes:
+        address = new_address()
+        slot = self.durable.slot
+        if slot is None:
+            return address
+        # Cheaper than making new ones until one fits: 8 to 12 of its 134 bits are given up either way.
+        while slot_of(address, self.slots) != slot:
+            turned = int(address[-_TURNED:], 36) + 1
+            address = address[:-_TURNED] + base36(turned % 36**_TURNED, _TURNED)
+        return address
+
     # --- Making -----------------------------------------------------------------------------------------------
 
     def create(self, address: bytes, wanted: Definition, done: Done) -> Mailbox:
@@ -145,22 +171,22 @@ class Mailboxes:
         shelf = self.memory if wanted.memory else self.durable
         if not shelf.writable:
             raise error("STORAGE_FULL")
-        if self.durable.mailboxes + self.memory.mailboxes >= self.settings.max_mailboxes:
+        if self.count_all() >= self.settings.max_mailboxes:
             raise error("LIMIT_EXCEEDED", reason=f"{self.settings.max_mailboxes} mailboxes")
         self._retire_expired(address)
         shelf.sequence += 1
         shelf.mailboxes += 1
         shelf.counters_touched = True
-        definition = msgspec.structs.replace(wanted, mailbox=mailbox_id(address, shelf.sequence))
+        definition = msgspec.structs.replace(wanted, mailbox=mailbox_id(address, shelf.sequence, shelf.slot))
         mailbox = Mailbox(address, definition, EMPTY_STATE, shelf)
         mailbox.groups_loaded = True
         self._keep(mailbox)
-        key = mailbox_key(address)
+        key = mailbox_key(address, shelf.slot)
         batch = shelf.commit.batch
         batch.put(Table.MAILBOX, key, seal(key, msgspec.msgpack.encode(definition)))
         shelf.touch(mailbox)
         if definition.expires_ms:
-            row = expiry_key(definition.expires_ms, ExpiryKind.MAILBOX, pack_u64(mailbox.id) + key)
+            row = expiry_key(shelf.expiry_slot, definition.expires_ms, ExpiryKind.MAILBOX, pack_u64(mailbox.id) + key)
             batch.put(Table.EXPIRY, row, seal(row, b""))
         shelf.commit.then(self._created, mailbox, done)
         return mailbox
@@ -186,7 +212,7 @@ class Mailboxes:
         shelf = mailbox.shelf
         batch = shelf.commit.batch
         key = pack_u64(mailbox.id)
-        batch.delete(Table.MAILBOX, mailbox_key(mailbox.address))
+        batch.delete(Table.MAILBOX, mailbox_key(mailbox.address, shelf.slot))
         batch.delete(Table.STATE, key)
         batch.put(Table.TRASH, key, seal(key, b""))
         mailbox.removed = True
@@ -235,7 +261,8 @@ class Mailboxes:
     def page(self, shelf: Shelf, after: bytes, limit: int) -> tuple[list[tuple[bytes, Definition]], bytes]:
         """The live ones among the next `limit` mailboxes of a shelf, as (address, definition), and the row key to go on
         after; that is empty at the end."""
-        rows = shelf.store.scan(Table.MAILBOX, after + b"\0" if after else b"", b"\xff" * 4, limit)
+        start, stop = slot_range(shelf.slot)
+        rows = shelf.store.scan(Table.MAILBOX, after + b"\0" if after else start, stop, limit)
         now_ms = self.clock.wall_ms()
         found = []
         for key, value in rows:
@@ -257,7 +284,7 @@ class Mailboxes:
                 if definition.public and address.startswith(prefix):
                     found.append(address)
                     if len(found) >= limit:
-                        return found, bytes((at,)) + mailbox_key(address)
+                        return found, bytes((at,)) + mailbox_key(address, shelves[at].slot)
             row_key = following
             if not following:
                 at += 1

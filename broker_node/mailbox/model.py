@@ -10,7 +10,7 @@ import msgspec
 
 from mq9.protocol.message import StoredMessage
 from mq9.storage.interface import Table
-from mq9.storage.layout import SEQUENCE_KEY, pack_u64
+from mq9.storage.layout import SEQUENCE_BITS, pack_u64, sequence_key
 from mq9.storage.records import MailboxState, pack_state, seal, unseal
 
 if TYPE_CHECKING:
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from mq9.storage.interface import Store
 
 _COUNTERS: Final = struct.Struct(">QQ")  # the META row of a shelf: last mailbox sequence, live mailboxes
+
+# Where a shelf in memory begins to count: an id is of one mailbox, whichever shelf that is on.
+_MEMORY_SEQUENCE: Final = 1 << (SEQUENCE_BITS - 1)
 
 NEVER_MS: Final = 1 << 62
 
@@ -51,31 +54,48 @@ class GroupRow(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Shelf:
-    """A store and the group commit in front of it. There are two: the durable one and the one in memory.
+    """A store and the group commit in front of it. A partition has two: the durable one and the one in memory.
 
+    In a cluster the durable store is that of all partitions of the node, and `slot` says which rows are this one's.
     Bookkeeping that every message changes (a mailbox's STATE, the shelf's own counters) is written once a commit, by
     `write_state`, which the group commit calls just before it seals a batch.
     """
 
-    __slots__ = ("commit", "counters_touched", "mailboxes", "memory", "sequence", "store", "touched", "writable")
+    __slots__ = (
+        "_sequence_key",
+        "commit",
+        "counters_touched",
+        "expiry_slot",
+        "mailboxes",
+        "memory",
+        "sequence",
+        "slot",
+        "store",
+        "touched",
+        "writable",
+    )
 
-    def __init__(self, store: Store, commit: GroupCommit, *, memory: bool) -> None:
+    def __init__(self, store: Store, commit: GroupCommit, *, memory: bool, slot: int | None = None) -> None:
         self.store = store
         self.commit = commit
         self.memory = memory
+        self.slot = slot  # None: all of them
+        self.expiry_slot = slot or 0  # what EXPIRY keys begin with
+        self._sequence_key = sequence_key(slot)
         self.writable = True  # False while the disk reserve is used up; refreshed by reclaim.py
         self.touched: list[Mailbox] = []
         self.counters_touched = False
-        self.sequence = self.mailboxes = 0
+        self.sequence = _MEMORY_SEQUENCE if memory else 0
+        self.mailboxes = 0
         self.load_counters()
         commit.before_seal = self.write_state
 
     def load_counters(self) -> None:
         """Take the counters from the store: at the start, and when a commit that held newer ones failed."""
         self.counters_touched = False
-        row = self.store.get(Table.META, SEQUENCE_KEY)
+        row = self.store.get(Table.META, self._sequence_key)
         if row is not None:
-            sequence, self.mailboxes = _COUNTERS.unpack(unseal(SEQUENCE_KEY, row))
+            sequence, self.mailboxes = _COUNTERS.unpack(unseal(self._sequence_key, row))
             self.sequence = max(self.sequence, sequence)  # an id is never given out twice
 
     def touch(self, mailbox: Mailbox) -> None:
@@ -94,7 +114,8 @@ class Shelf:
         self.touched.clear()
         if self.counters_touched:
             self.counters_touched = False
-            batch.put(Table.META, SEQUENCE_KEY, seal(SEQUENCE_KEY, _COUNTERS.pack(self.sequence, self.mailboxes)))
+            key = self._sequence_key
+            batch.put(Table.META, key, seal(key, _COUNTERS.pack(self.sequence, self.mailboxes)))
 
 
 class Fetched(NamedTuple):

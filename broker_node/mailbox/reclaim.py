@@ -1,8 +1,8 @@
 """Giving back the room of what is over: expired messages, mailboxes and idempotency ids, and the rows of dead mailboxes.
 
 Expiry itself needs none of this: a reader never sees what is past its time. Reclaiming follows in bounded steps, so a
-million rows that expire at once cost many small commits and not one long pause. The steps also watch the disk: they set
-`writable` on the shelves.
+million rows that expire at once cost many small commits and not one long pause. The steps also say on the shelves whether
+their stores take more (`writable`).
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from mq9.limits import RECLAIM_PER_TICK
 from mq9.storage.interface import Table
 from mq9.storage.layout import (
     ExpiryKind,
+    expired_range,
     mailbox_range,
     message_key,
-    pack_u64,
+    slot_range,
     unpack_expiry_key,
     unpack_message_key,
     unpack_u64,
@@ -43,10 +44,12 @@ class Reclaim:
         self.complaint = ""
         self.damaged: set[str] = set()  # reported rows
 
-    def step(self) -> None:
-        """At most RECLAIM_PER_TICK rows of each shelf go into its open batch."""
-        for shelf in (self.boxes.durable, self.boxes.memory):
-            shelf.writable = shelf.store.stat().writable
+    def step(self, *, writable: bool) -> None:
+        """At most RECLAIM_PER_TICK rows of each shelf go into its open batch. `writable`: what the durable store says."""
+        durable, memory = self.boxes.durable, self.boxes.memory
+        durable.writable = writable
+        memory.writable = memory.store.stat().writable
+        for shelf in (durable, memory):
             if self.busy.get(id(shelf)):
                 continue
             try:
@@ -85,8 +88,8 @@ class Reclaim:
     # --- What expired -----------------------------------------------------------------------------------------
 
     def _expire(self, shelf: Shelf, room: int) -> int:
-        stop = pack_u64(self.boxes.clock.wall_ms() + 1)
-        rows = shelf.store.scan(Table.EXPIRY, b"", stop, room)
+        start, stop = expired_range(shelf.expiry_slot, self.boxes.clock.wall_ms())
+        rows = shelf.store.scan(Table.EXPIRY, start, stop, room)
         batch = shelf.commit.batch
         done = 0
         for row_key, row in rows:
@@ -143,7 +146,7 @@ class Reclaim:
     def _empty_trash(self, shelf: Shelf, room: int) -> int:
         used = 0
         batch = shelf.commit.batch
-        for trash_key, row in shelf.store.scan(Table.TRASH, b"", b"\xff" * 9, 16):
+        for trash_key, row in shelf.store.scan(Table.TRASH, *slot_range(shelf.slot), 16):
             try:
                 unseal(trash_key, row)
             except StorageError as failure:

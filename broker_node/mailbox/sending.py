@@ -107,7 +107,7 @@ class Sending:
         batch.tables[Table.MESSAGE][row_key] = record
         batch.bytes_staged += size
         if message.expires_ms:
-            row = expiry_key(message.expires_ms, ExpiryKind.MESSAGE, row_key)
+            row = expiry_key(mailbox.shelf.expiry_slot, message.expires_ms, ExpiryKind.MESSAGE, row_key)
             batch.put(Table.EXPIRY, row, seal(row, b""))
         if message.key:
             row = key_key(mailbox.id, message.key)
@@ -185,7 +185,7 @@ class Sending:
         row_key = dedup_key(mailbox.id, idempotency_id)
         batch = mailbox.shelf.commit.batch
         batch.put(Table.DEDUP, row_key, seal(row_key, pack_u64(msg_id & _DELAYED_MARK) + pack_u64(until_ms)))
-        row = expiry_key(until_ms, ExpiryKind.DEDUP, row_key)
+        row = expiry_key(mailbox.shelf.expiry_slot, until_ms, ExpiryKind.DEDUP, row_key)
         batch.put(Table.EXPIRY, row, seal(row, b""))
         mailbox.staged_ids[idempotency_id] = msg_id
 

@@ -80,7 +80,7 @@ class BrokerCollector(Collector):
             yield CounterMetricFamily(f"mq9_{name}", doc, getattr(counters, name))
 
     def _commits(self) -> Iterator[Metric]:
-        commit = self._server.broker.durable.commit
+        commit = self._server.broker.commit
         stats = commit.stats
         yield CounterMetricFamily("mq9_commits", "Transactions made durable.", stats.commits)
         yield CounterMetricFamily("mq9_commit_failures", "Transactions that failed.", stats.failures)
@@ -93,7 +93,7 @@ class BrokerCollector(Collector):
         yield GaugeMetricFamily("mq9_staged_bytes", "Bytes waiting for a commit.", commit.staged_bytes)
 
     def _store(self) -> Iterator[Metric]:
-        stat = self._server.broker.durable.store.stat()
+        stat = self._server.broker.store.stat()
         yield GaugeMetricFamily("mq9_store_used_bytes", "Bytes of the store in use.", stat.used_bytes)
         yield GaugeMetricFamily("mq9_store_file_bytes", "Bytes of the store's files.", stat.file_bytes)
         yield GaugeMetricFamily("mq9_disk_free_bytes", "Bytes free on the store's disk.", stat.disk_free_bytes)

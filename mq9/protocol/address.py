@@ -12,6 +12,7 @@ from mq9.limits import ADDRESS_BYTES_MAX, ADDRESS_BYTES_MAX_EXTENDED, GENERATED_
 _STRICT: Final = re.compile(rb"[a-z0-9](?:[a-z0-9.]*[a-z0-9])?")
 _EXTENDED: Final = re.compile(rb"[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?")
 _PUBLIC: Final = re.compile(rb"[^\x00-\x20\x7f.*>]+(?:\.[^\x00-\x20\x7f.*>]+)*")
+_DIGITS: Final = b"0123456789abcdefghijklmnopqrstuvwxyz"
 _ALPHABET: Final = "abcdefghijklmnopqrstuvwxyz0123456789"
 
 
@@ -45,6 +46,15 @@ def check_public_address(name: bytes) -> bytes:
 def new_address() -> bytes:
     """A fresh address that nobody can guess: knowing it is the right to use the mailbox."""
     return "".join(secrets.choice(_ALPHABET) for _ in range(GENERATED_ADDRESS_CHARS)).encode()
+
+
+def base36(number: int, width: int) -> bytes:
+    """`number` in the digits and letters of `new_address`, the least significant last: what int(text, 36) reads."""
+    digits = bytearray(width)
+    for at in range(width - 1, -1, -1):
+        number, digit = divmod(number, 36)
+        digits[at] = _DIGITS[digit]
+    return bytes(digits)
 
 
 def bare_address(uri: str) -> str:

@@ -24,7 +24,7 @@ class Table(IntEnum):
     MESSAGE = 3  # mailbox u64, tier u8, msg_id u64 -> message
     KEY = 4  # mailbox u64, key digest -> tier, msg_id of the newest message of the key
     DEDUP = 5  # mailbox u64, idempotency id digest -> msg_id
-    EXPIRY = 6  # time_ms u64, kind u8, what -> empty: what is reclaimed when
+    EXPIRY = 6  # slot u16, time_ms u64, kind u8, what -> empty: what is reclaimed when
     DELAYED = 7  # mailbox u64, due_ms u64, sequence u64 -> message
     GROUP = 8  # mailbox u64, group name -> group id, floors
     ACKED = 9  # mailbox u64, group u32, tier u8, low u64 -> high u64: confirmed above the floor

@@ -1,11 +1,12 @@
 """Keys: how rows are named, so that the order of keys is the order things are read in.
 
 Everything is big endian because LMDB compares bytes. A mailbox id is `slot u16 << 48 | sequence`: all rows of a slot lie
-together in every table that begins with one, so a slot can be copied to another broker as a few ranges.
+together in every table, so a slot can be copied to another broker as a few ranges. A broker that is in no cluster reclaims
+all slots together: its EXPIRY keys have slot 0.
 
     mailbox definition   MAILBOX   slot u16 | address
     message              MESSAGE   mailbox u64 | tier u8 | msg_id u64
-    what expires when    EXPIRY    time_ms u64 | kind u8 | what
+    what expires when    EXPIRY    slot u16 | time_ms u64 | kind u8 | what
     ...                  (the others: see the functions)
 """
 
@@ -24,12 +25,13 @@ TIERS: Final = 4  # critical, urgent, normal, low
 RETURNED_BIT: Final = 0x80  # in the tier of an ACKED key: a message that was confirmed and is unconfirmed again
 SEQUENCE_BITS: Final = 48
 FORMAT_KEY: Final = b"format"  # META: msgpack {version, slots}
-SEQUENCE_KEY: Final = b"mailbox_sequence"  # META: u64 last mailbox sequence given out, u64 live mailboxes
+SEQUENCE_KEY: Final = b"mailbox_sequence"  # META: u64 last mailbox sequence given out, u64 live mailboxes; see sequence_key
 
 _U16: Final = struct.Struct(">H")
 _U64: Final = struct.Struct(">Q")
 _U32: Final = struct.Struct(">I")
-_U64_U8: Final = struct.Struct(">QB")
+_EXPIRY: Final = struct.Struct(">HQB")
+_EXPIRY_STOP: Final = struct.Struct(">HQ")
 _MESSAGE: Final = struct.Struct(">QBQ")
 _DELAYED: Final = struct.Struct(">QQQ")
 _ACKED: Final = struct.Struct(">QIBQ")
@@ -79,17 +81,27 @@ def slot_of(name: bytes, slots: int = SLOTS) -> int:
     return crc32(name) % slots
 
 
-def mailbox_key(address: bytes) -> bytes:
-    """MAILBOX key of an address."""
-    return _U16.pack(slot_of(address)) + address
+def mailbox_key(address: bytes, slot: int | None = None) -> bytes:
+    """MAILBOX key of an address. `slot`: of a cluster with a number of slots of its own."""
+    return _U16.pack(slot_of(address) if slot is None else slot) + address
 
 
 agent_key = mailbox_key  # AGENT and AGENT_VECTOR key of an agent name: the same form
 
 
-def mailbox_id(address: bytes, sequence: int) -> int:
-    """The id of the mailbox that was the `sequence`-th made here."""
-    return slot_of(address) << SEQUENCE_BITS | sequence
+def sequence_key(slot: int | None) -> bytes:
+    """META key of what is counted of mailboxes: by slot in a cluster, together (None) outside one."""
+    return SEQUENCE_KEY if slot is None else SEQUENCE_KEY + _U16.pack(slot)
+
+
+def slot_range(slot: int | None) -> tuple[bytes, bytes]:
+    """(start, stop) of every row of a slot, in any table but META; of all slots when it is None."""
+    return (b"", b"\xff" * 9) if slot is None else (_U16.pack(slot), _U16.pack(slot + 1))
+
+
+def mailbox_id(address: bytes, sequence: int, slot: int | None = None) -> int:
+    """The id of the mailbox that was the `sequence`-th made here. `slot` as for `mailbox_key`."""
+    return (slot_of(address) if slot is None else slot) << SEQUENCE_BITS | sequence
 
 
 def key_key(mailbox: int, mq9_key: bytes) -> bytes:
@@ -109,15 +121,20 @@ def group_key(mailbox: int, name: bytes) -> bytes:
     return _U64.pack(mailbox) + name
 
 
-def expiry_key(time_ms: int, kind: int, what: bytes) -> bytes:
+def expiry_key(slot: int, time_ms: int, kind: int, what: bytes) -> bytes:
     """EXPIRY key."""
-    return _U64_U8.pack(time_ms, kind) + what
+    return _EXPIRY.pack(slot, time_ms, kind) + what
 
 
 def unpack_expiry_key(key: bytes) -> tuple[int, int, bytes]:
     """(time_ms, kind, what) of an EXPIRY key."""
-    time_ms, kind = _unpack(_U64_U8, key[: _U64_U8.size])
-    return time_ms, kind, key[_U64_U8.size :]
+    _, time_ms, kind = _unpack(_EXPIRY, key[: _EXPIRY.size])
+    return time_ms, kind, key[_EXPIRY.size :]
+
+
+def expired_range(slot: int, now_ms: int) -> tuple[bytes, bytes]:
+    """(start, stop) of what of a slot has expired by `now_ms`."""
+    return _U16.pack(slot), _EXPIRY_STOP.pack(slot, now_ms + 1)
 
 
 def key_row(tier: int, msg_id: int) -> bytes:

@@ -114,18 +114,19 @@ async def churn(port: int, clients: int) -> None:
 def left_over(host: Hosted) -> dict[str, int]:
     """What the server still holds of clients: by name, and objects by type. All of it is zero when nobody is there."""
     broker, hub = host.server.broker, host.server.hub
-    mailboxes = list(broker.mailboxes.active.values())
+    part = broker.partition
+    mailboxes = list(part.mailboxes.active.values())
     groups = [group for mailbox in mailboxes for group in mailbox.groups.values()]
     return {
         "sessions": len(hub.sessions),
         "closing": len(hub.closing),
         "stalled": len(hub.stalled),
         "routes": len(broker.core.sublist),
-        "waiting": broker.fetching.waiting,
-        "waiters": len(broker.fetching.waiters_of) + sum(len(mailbox.waiters) for mailbox in mailboxes),
-        "places": len(broker.fetching.groups_of),
+        "waiting": part.fetching.waiting,
+        "waiters": len(part.fetching.waiters_of) + sum(len(mailbox.waiters) for mailbox in mailboxes),
+        "places": len(part.fetching.groups_of),
         "leases": sum(len(group.leases) for group in groups),
-        "pushes": len(broker.pushing.by_client) + len(broker.pushing.by_address),
+        "pushes": len(part.pushing.by_client) + len(part.pushing.by_address),
         "staged": sum(mailbox.staged_ops + mailbox.staged_acks for mailbox in mailboxes),
     }
 
@@ -158,10 +159,10 @@ def descriptors() -> int:
 def churned(host: Hosted, clients: int) -> None:
     asyncio.run(churn(host.port, clients // 4))
     assert not any(quiet(host).values()), quiet(host)
-    before = descriptors(), resident_kib(), host.on_loop(lambda: len(host.server.broker.mailboxes.timers))
+    before = descriptors(), resident_kib(), host.on_loop(lambda: len(host.server.broker.partition.mailboxes.timers))
     asyncio.run(churn(host.port, clients - clients // 4))
     left = quiet(host)
-    after = descriptors(), resident_kib(), host.on_loop(lambda: len(host.server.broker.mailboxes.timers))
+    after = descriptors(), resident_kib(), host.on_loop(lambda: len(host.server.broker.partition.mailboxes.timers))
     report(f"churn of {clients} clients: descriptors, resident KiB, timers", f"{before} -> {after}", left, objects())
     assert not any(left.values()), left
     assert not any(objects().values()), objects()

@@ -130,7 +130,7 @@ def test_a_restart_after_the_calendar_was_set_keeps_ids_order_and_delayed_messag
     is hidden, and delayed messages keep their order."""
     node.broker.close()
     machine = ManualClock()
-    store = node.broker.broker.durable.store
+    store = node.broker.broker.partition.durable.store
     broker = InProcessBroker(store=store, clock=machine)
     client = broker.client()
     ids = [client.send("box", b"before %d" % number)["msg_id"] for number in range(3)]

@@ -134,7 +134,7 @@ def waiting(count: int) -> None:
             client.publish(f"MSG.FETCH.{name}", {"config": {"max_wait_ms": 60_000}})
 
     node.in_each_mailbox(wait)
-    fetching = node.broker.broker.fetching
+    fetching = node.broker.broker.partition.fetching
     assert fetching.waiting == count
     node.fall_due(61, lambda: count - fetching.waiting, count)
     node.check("waits over", count, RUN_MAX)

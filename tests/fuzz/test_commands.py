@@ -83,7 +83,7 @@ def test_every_request_gets_one_answer_and_never_internal(
         check_answer(request, by_reply[reply])
     client.close()
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR], caplog.text
-    assert node.broker.fetching.waiting == 0
+    assert node.broker.partition.fetching.waiting == 0
 
 
 @pytest.mark.fuzz

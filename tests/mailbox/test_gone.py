@@ -32,7 +32,7 @@ def test_a_fetch_whose_connection_closed_before_its_commit_leases_nothing(broker
     if not sends_first:
         other.send("box", b"a")
     assert [message["payload"] for message in other.command("MSG.FETCH.box", BODY)["messages"]] == ["a"]
-    fetching = broker.broker.fetching
+    fetching = broker.broker.partition.fetching
     assert not fetching.deferred
     assert not fetching.gone
     assert not fetching.waiting

@@ -111,8 +111,8 @@ def test_a_client_that_goes_while_it_is_answered_takes_nobody_along() -> None:
     broker.loop.run()
     sender.send("box", b"hello")
     assert len(patient.replies(waiting)) == 1
-    assert broker.broker.fetching.waiting == 0
-    [mailbox] = broker.broker.mailboxes.active.values()
+    assert broker.broker.partition.fetching.waiting == 0
+    [mailbox] = broker.broker.partition.mailboxes.active.values()
     assert not mailbox.waiters
     broker.close()
 
@@ -141,7 +141,7 @@ def test_a_damaged_expiry_row_ends_neither_the_start_nor_a_message() -> None:
     client.send("box", b"flipped", ttl=3600)
     (cut, _), (flipped, _) = rows_of(store, Table.EXPIRY)
     move(store, Table.EXPIRY, cut, cut[:5])
-    move(store, Table.EXPIRY, flipped, b"\0" + flipped[1:2] + b"\0" + flipped[3:])
+    move(store, Table.EXPIRY, flipped, flipped[:4] + b"\0" + flipped[5:])
     broker.restart()
     broker.advance(2)
     client = broker.client()

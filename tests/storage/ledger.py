@@ -59,7 +59,7 @@ class Ledger:
         key = layout.message_key(mailbox, tier, msg_id)
         record = records.pack_message(key, StoredMessage(msg_id, 0, b"", b"", b"", b"", rng.randbytes(size)))
         self._put(batch, Table.MESSAGE, key, record)
-        expiry = layout.expiry_key(rng.getrandbits(40), layout.ExpiryKind.MESSAGE, key)
+        expiry = layout.expiry_key(0, rng.getrandbits(40), layout.ExpiryKind.MESSAGE, key)
         self._put(batch, Table.EXPIRY, expiry, records.seal(expiry, b""))
         dedup = layout.dedup_key(mailbox, rng.randbytes(12))
         self._put(batch, Table.DEDUP, dedup, records.seal(dedup, layout.pack_u64(msg_id)))

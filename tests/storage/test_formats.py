@@ -51,7 +51,7 @@ def one_of_each() -> Batch:
     put(Table.MAILBOX, layout.mailbox_key(b"box"), b"\x90")
     put(Table.KEY, layout.key_key(MAILBOX, b"k"), layout.key_row(0, 7))
     put(Table.DEDUP, layout.dedup_key(MAILBOX, b"once"), layout.pack_u64(7))
-    put(Table.EXPIRY, layout.expiry_key(1_800_000_000_000, layout.ExpiryKind.MESSAGE, message_key), b"")
+    put(Table.EXPIRY, layout.expiry_key(0, 1_800_000_000_000, layout.ExpiryKind.MESSAGE, message_key), b"")
     put(Table.GROUP, layout.group_key(MAILBOX, b"workers"), b"\x90")
     put(Table.ACKED, layout.acked_key(MAILBOX, 1, 0, 5), layout.pack_u64(6))
     put(Table.TRASH, layout.pack_u64(MAILBOX + 1), b"")

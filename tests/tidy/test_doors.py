@@ -58,8 +58,8 @@ DOORS: dict[str, Room] = {
     ),
     # What a command does and what a mailbox is: never a socket, a frame, a transaction or an event loop.
     "broker_node.handlers": Room(
-        ("broker_node.broker", "broker_node.counters", "broker_node.handlers", "broker_node.mailbox", "broker_node.push",
-         "broker_node.router", "mq9.protocol", "mq9.registry", *BASE),
+        ("broker_node.broker", "broker_node.counters", "broker_node.handlers", "broker_node.mailbox", "broker_node.partition",
+         "broker_node.push", "broker_node.router", "mq9.protocol", "mq9.registry", *BASE),
         ("msgspec",),
         (*IO, "threading"),
     ),
