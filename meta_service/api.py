@@ -62,9 +62,9 @@ class Api:
     def handlers(self) -> grpc.GenericRpcHandler:
         """What grpc serves."""
         methods: dict[str, Callable[..., Any]] = {
-            "Register": self.register, "Heartbeat": self.heartbeat, "Watch": self.watch, "GetView": self.get_view,
-            "AlterIsr": self.alter_isr, "CommitOffsets": self.commit_offsets, "GetOffsets": self.get_offsets,
-            "Admin": self.admin, "Status": self.status,
+            "Register": self.register, "Leave": self.leave, "Heartbeat": self.heartbeat, "Watch": self.watch,
+            "GetView": self.get_view, "AlterIsr": self.alter_isr, "CommitOffsets": self.commit_offsets,
+            "GetOffsets": self.get_offsets, "Admin": self.admin, "Status": self.status,
         }  # fmt: skip
         kinds = {
             (False, False): grpc.unary_unary_rpc_method_handler,
@@ -133,6 +133,11 @@ class Api:
             incarnation=result.incarnation, rev=result.rev,
             lease_ms=int(self._leases.lease_s * 1000), heartbeat_ms=int(self._leases.heartbeat_s * 1000),
         )  # fmt: skip
+
+    async def leave(self, request: meta.LeaveRequest, context: grpc.aio.ServicerContext) -> meta.LeaveReply:
+        # A session that is over already is what was asked for: the request may be repeated.
+        result = await self._propose(context, None, fence=pb.Fence(node=request.node, incarnation=request.incarnation))
+        return meta.LeaveReply(rev=result.rev)
 
     async def alter_isr(self, request: meta.AlterIsrRequest, context: grpc.aio.ServicerContext) -> meta.AlterIsrReply:
         result = await self._propose(context, request.request, alter_isr=request)
@@ -208,7 +213,9 @@ class Api:
                 rev = await self._committed(self._engine.barrier(soon=False), context)
                 broker = self._feed.view.brokers.get(request.node)
                 holds = broker is not None and broker.incarnation == request.incarnation and broker.state != meta.FENCED
-                yield meta.HeartbeatReply(seq=request.seq, term=self._engine.raft.term, rev=rev, renewed=holds)
+                yield meta.HeartbeatReply(
+                    seq=request.seq, term=self._engine.raft.term, rev=rev, renewed=holds, changed_rev=self._feed.changed_rev
+                )  # fmt: skip
                 if self._closing.is_set():
                     return
         finally:

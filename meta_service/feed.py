@@ -21,6 +21,7 @@ class Feed:
     def __init__(self, everything: Changed) -> None:
         self.view = View()
         self.rev = 0
+        self.changed_rev = 0  # the last one at which there was something to see
         self._waiters: set[asyncio.Event] = set()
         self.take(everything)
 
@@ -34,6 +35,7 @@ class Feed:
         self.view.slots.update((slot.slot, slot) for slot in change.slots)
         for name in change.forgotten:
             self.view.brokers.pop(name, None)
+        self.changed_rev = change.rev
         self.progress(change.rev)
         for waiter in self._waiters:
             waiter.set()

@@ -93,8 +93,8 @@ def _varint(number: int) -> bytes:
 class Link:
     """One stream. `node` and `incarnation` are those of the other end."""
 
-    __slots__ = ("_bounds", "_count", "_is_awake", "_open_bytes", "_parts", "_sealed", "ended", "incarnation", "is_dialed", "node",
-                 "queued_bytes", "reason", "wake")  # fmt: skip
+    __slots__ = ("_bounds", "_count", "_is_awake", "_open_bytes", "_parts", "_sealed", "ended", "incarnation", "is_dialed",
+                 "node", "queued_bytes", "reason", "wake")  # fmt: skip
 
     def __init__(self, node: str, incarnation: int, bounds: Bounds, *, is_dialed: bool) -> None:
         self._bounds = bounds

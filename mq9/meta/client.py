@@ -79,6 +79,9 @@ class MetaClient:
     async def register(self, request: meta.RegisterRequest) -> meta.RegisterReply:
         return await self._write("Register", request)  # type: ignore[no-any-return]  # the table's type
 
+    async def leave(self, request: meta.LeaveRequest) -> meta.LeaveReply:
+        return await self._call("Leave", request)  # type: ignore[no-any-return]  # the table's type
+
     async def alter_isr(self, request: meta.AlterIsrRequest) -> meta.AlterIsrReply:
         return await self._call("AlterIsr", request)  # type: ignore[no-any-return]  # the table's type
 

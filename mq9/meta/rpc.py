@@ -58,6 +58,7 @@ RPCS: Final = {
     rpc.name: rpc
     for rpc in (
         Rpc("Register", meta.RegisterRequest, meta.RegisterReply),
+        Rpc("Leave", meta.LeaveRequest, meta.LeaveReply),
         Rpc("Heartbeat", meta.HeartbeatRequest, meta.HeartbeatReply, request_streams=True, reply_streams=True),
         Rpc("Watch", meta.WatchRequest, meta.Delta, reply_streams=True),
         Rpc("GetView", meta.ViewRequest, meta.Delta),

@@ -139,6 +139,20 @@ class RegisterReply(_message.Message):
     heartbeat_ms: int
     def __init__(self, incarnation: _Optional[int] = ..., rev: _Optional[int] = ..., lease_ms: _Optional[int] = ..., heartbeat_ms: _Optional[int] = ...) -> None: ...
 
+class LeaveRequest(_message.Message):
+    __slots__ = ("node", "incarnation")
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    node: str
+    incarnation: int
+    def __init__(self, node: _Optional[str] = ..., incarnation: _Optional[int] = ...) -> None: ...
+
+class LeaveReply(_message.Message):
+    __slots__ = ("rev",)
+    REV_FIELD_NUMBER: _ClassVar[int]
+    rev: int
+    def __init__(self, rev: _Optional[int] = ...) -> None: ...
+
 class HeartbeatRequest(_message.Message):
     __slots__ = ("node", "incarnation", "seq", "free_bytes")
     NODE_FIELD_NUMBER: _ClassVar[int]
@@ -152,16 +166,18 @@ class HeartbeatRequest(_message.Message):
     def __init__(self, node: _Optional[str] = ..., incarnation: _Optional[int] = ..., seq: _Optional[int] = ..., free_bytes: _Optional[int] = ...) -> None: ...
 
 class HeartbeatReply(_message.Message):
-    __slots__ = ("seq", "term", "rev", "renewed")
+    __slots__ = ("seq", "term", "rev", "renewed", "changed_rev")
     SEQ_FIELD_NUMBER: _ClassVar[int]
     TERM_FIELD_NUMBER: _ClassVar[int]
     REV_FIELD_NUMBER: _ClassVar[int]
     RENEWED_FIELD_NUMBER: _ClassVar[int]
+    CHANGED_REV_FIELD_NUMBER: _ClassVar[int]
     seq: int
     term: int
     rev: int
     renewed: bool
-    def __init__(self, seq: _Optional[int] = ..., term: _Optional[int] = ..., rev: _Optional[int] = ..., renewed: _Optional[bool] = ...) -> None: ...
+    changed_rev: int
+    def __init__(self, seq: _Optional[int] = ..., term: _Optional[int] = ..., rev: _Optional[int] = ..., renewed: _Optional[bool] = ..., changed_rev: _Optional[int] = ...) -> None: ...
 
 class WatchRequest(_message.Message):
     __slots__ = ("from_rev", "cluster_id")

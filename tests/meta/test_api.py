@@ -106,6 +106,33 @@ async def test_a_broker_that_beats_lives_and_one_that_does_not_is_fenced(single:
         assert not alive.lost.is_set()
 
 
+async def test_a_broker_that_leaves_is_fenced_at_once(tmp_path: Path) -> None:
+    async with MetaCluster(tmp_path, size=1, **STORE) as cluster:  # sessions that nobody can wait for
+        view = await found(cluster, brokers=2)
+        led = {slot.primary for slot in view.slots}
+        incarnations = {each.id: each.incarnation for each in view.brokers}
+        async with cluster.client() as client:
+            (leaving, *_) = led
+            await client.leave(meta.LeaveRequest(node=leaving, incarnation=incarnations[leaving] + 100))  # not this session
+            assert (await broker(client, leaving)).state == meta.ALIVE
+            for _ in range(2):  # repeated, it has been done
+                await client.leave(meta.LeaveRequest(node=leaving, incarnation=incarnations[leaving]))
+            assert (await broker(client, leaving)).state == meta.FENCED
+            await client.register(register(leaving, peer_address="elsewhere:1"))
+
+
+async def test_a_renewal_names_the_newest_change(single: MetaCluster) -> None:
+    async with Beating(single, "b") as beating, single.client() as client:
+        await beating.renewals(1)
+        registered = await client.register(register("another"))
+        stream = client.heartbeats()
+        await stream.write(meta.HeartbeatRequest(node="another", incarnation=registered.incarnation, seq=1))
+        reply = await stream.read()
+        assert reply.changed_rev >= registered.rev
+        assert reply.rev >= reply.changed_rev
+        stream.cancel()
+
+
 async def test_a_heartbeat_of_an_old_incarnation_is_not_renewed(single: MetaCluster) -> None:
     async with Beating(single, "b") as one, single.client() as client:
         await one.renewals(1)
