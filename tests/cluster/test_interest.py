@@ -53,9 +53,10 @@ class Ear:
     def __init__(self, node: str, *, is_dialed: bool) -> None:
         self.node = node
         self.is_dialed = is_dialed
+        self.said: list[Message] = []
 
     def send(self, kind: str, message: Message) -> None:
-        """Nobody is at the other end."""
+        self.said.append(message)
 
 
 class Client:
@@ -333,13 +334,46 @@ def test_the_lot_falls_on_each_member_alike() -> None:
     got = {name: Receiver(name) for name in NODES}
     for name in "bbbc":
         cores[name].subscribe(Subscription(got[name], b"x", b"q", b"1"))
-    loop.run()
-    network.settle()
+        loop.run()
+        network.settle()
     for number in range(100):
         lot = number / 100
         assert cores["a"].publish(b"x", b"", b"", b"", None) == 1
         network.settle()
     assert [len(got[name].got) for name in NODES] == [0, 75, 25]
+
+
+def test_a_node_is_told_which_of_its_subscribers_a_message_is_for() -> None:
+    """All plain ones or none, and one of each group that was chosen to be there; not of one that has it already."""
+    loop = ManualLoop(ManualClock())
+    core = ClusterRouter(loop)
+    links = {}
+    wants = {"plain": [(b"a", b"")], "group": [(b"a", b"q"), (b"*", b"r")], "both": [(b"a", b""), (b"a", b"s")], "none": []}
+    for node, pairs in wants.items():
+        links[node] = Ear(node, is_dialed=True)
+        core.interest.link_up(links[node])
+        said = [wire.Interest(subject=subject, queue=queue, count=1) for subject, queue in pairs]
+        core.interest.on_interests(Ear(node, is_dialed=False), [wire.Interest(first=True), *said])
+    core.subscribe(Subscription(Receiver("here"), b"a", b"r", b"1"))
+    loop.run()
+    for link in links.values():
+        link.said.clear()
+    assert core.publish(b"a", b"reply", b"header", b"payload", None) == 5
+    common = wire.CoreMessage(subject=b"a", reply_to=b"reply", header=b"header", payload=b"payload").SerializeToString()
+    flags = {"plain": wire.CoreMessage(plain=True), "group": wire.CoreMessage(queues=[b"q"])}
+    flags["both"] = wire.CoreMessage(plain=True, queues=[b"s"])
+    for node, flag in flags.items():
+        assert links[node].said == [wire.CoreMessage.FromString(common + flag.SerializeToString())]
+    assert links["none"].said == []
+
+
+def test_a_message_for_a_group_alone_is_not_for_the_others(cluster: Cluster) -> None:
+    """Who subscribed while it was on its way is not given a message that was meant for somebody else."""
+    b = cluster["b"].client()
+    b.say(b"SUB x 1\r\nSUB x q 2\r\nSUB x r 3\r\n")
+    cluster["b"].interest.on_messages(Ear("a", is_dialed=False), [wire.CoreMessage(subject=b"x", queues=[b"q", b"gone"])])
+    cluster.loop.run()
+    assert b.messages() == [(b"x", b"2", b"", b"")]
 
 
 def test_a_group_that_has_left_when_the_message_comes_has_lost_it(cluster: Cluster) -> None:
