@@ -1,6 +1,6 @@
 """The tables of docs/ that repeat what the code says: written from the code, and compared with it by tests/tidy.
 
-    python -m scripts.docs_tables      write them anew (make docs)
+    python -m scripts.docs_tables      write them anew (make docs), and the settings in the Helm chart's schema
 
 A table stands between `<!-- table: NAME -->` and `<!-- end -->`; the rest of a page is written by people.
 """
@@ -24,10 +24,11 @@ from broker_node.server import Server
 from meta_service.settings import FIELDS as META_FIELDS
 from mq9 import errors, limits
 from mq9 import settings as settings_module
-from mq9.cli.command import Session
+from mq9.cli.command import PANEL
 from mq9.cli.root import app
 from mq9.clock import SystemClock
 from mq9.settings import FIELDS, Settings, env, flag
+from scripts import helm_schema
 
 ROOT = Path(__file__).parents[1]
 MARKED = re.compile(r"(<!-- table: (?P<name>[a-z]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -153,6 +154,13 @@ def metrics() -> str:
     return _table(("metric", "kind", "what"), rows)
 
 
+EVERY_SETTING = {
+    "server": "every [setting](settings.md)",
+    "broker": "every [setting](settings.md)",
+    "meta": "every [setting of the meta service](meta.md#settings)",
+}
+
+
 def _leaves(command: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
     """(words, command) of every command of the command line that does something."""
     names = command.list_commands(None) if hasattr(command, "list_commands") else []
@@ -162,16 +170,20 @@ def _leaves(command: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[str, An
         yield from _leaves(command.get_command(None, name), (*words, name))
 
 
+def _is_common(option: Any) -> bool:
+    """Whether many commands have it: how to connect, --json, --help."""
+    return option.rich_help_panel == PANEL or option.name in {"help", "json"}
+
+
 def cli() -> str:
     """Every command of the command line: its arguments, its own options, the first sentence of its help."""
-    common = {"help", *Session.__dataclass_fields__}
     rows = []
     for words, command in _leaves(typer.main.get_command(app)):
         given = [each for each in command.params if each.param_type_name == "argument"]
         metavars = [(each.metavar or each.name.upper(), each.required) for each in given]
         arguments = [metavar if required else f"[{metavar}]" for metavar, required in metavars]
-        options = [each.opts[0] for each in command.params if each not in given and each.name not in common]
-        shown = "every [setting](settings.md)" if words == "server" else " ".join(f"`{option}`" for option in options)
+        options = [each.opts[0] for each in command.params if each not in given and not _is_common(each)]
+        shown = EVERY_SETTING.get(words) or " ".join(f"`{option}`" for option in options)
         sentence = re.split(r"(?<=[^.])\.(?:\s|$)", " ".join(command.help.split()), maxsplit=1)[0]
         rows.append((f"`mq9 {' '.join((words, *arguments))}`", sentence, shown))
     return _table(("command", "what it does", "options"), rows)
@@ -206,6 +218,7 @@ def main() -> None:
         if new != text:
             path.write_text(new)
             print(f"wrote {path.relative_to(ROOT)}")
+    helm_schema.main()
 
 
 if __name__ == "__main__":

@@ -36,6 +36,7 @@ class Program:
     build: tuple[tuple[str, ...], ...] = ()  # compiles: must work
     command: tuple[str, ...] = ()
     needs: Callable[[], str] = lambda: ""  # what is missing besides the tools, or ""
+    root: Path = HERE  # where `folder` is
 
 
 def _missing_nats_c() -> str:
@@ -109,9 +110,9 @@ def cache() -> Path:
 
 def _digest(program: Program) -> str:
     digest = hashlib.sha256(repr((program.fetch, program.build)).encode())
-    for path in sorted((HERE / program.folder).rglob("*")):
+    for path in sorted((program.root / program.folder).rglob("*")):
         if path.is_file() and "__pycache__" not in path.parts:
-            digest.update(path.relative_to(HERE).as_posix().encode() + b"\0" + path.read_bytes())
+            digest.update(path.relative_to(program.root).as_posix().encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:16]
 
 
@@ -148,7 +149,7 @@ def prepare(program: Program) -> list[str]:
 def _build(program: Program, build: Path, places: dict[str, str]) -> None:
     source = build / "source"
     shutil.rmtree(source, ignore_errors=True)
-    shutil.copytree(HERE / program.folder, source, ignore=shutil.ignore_patterns("node_modules", "target", "__pycache__"))
+    shutil.copytree(program.root / program.folder, source, ignore=shutil.ignore_patterns("node_modules", "target", "__pycache__"))
     for step in program.fetch:
         output = _run([word.format(**places) for word in step], source, FETCH_TIMEOUT_S)
         if output:
