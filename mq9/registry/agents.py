@@ -23,6 +23,7 @@ OFFLINE: Final = "offline"
 # Statuses with which an agent says itself that it cannot be used.
 UNAVAILABLE: Final = frozenset((OFFLINE, "unavailable", "down", "stopped"))
 DEADLINES_MIN: Final = 1024
+ORDER_BITS: Final = 20  # of an `order`, what tells agents of one millisecond apart
 _NEVER: Final = 1 << 62
 
 
@@ -54,7 +55,7 @@ class Agent:
         self.name = name
         self.key = key  # of its AGENT row
         self.doc = doc  # document number of the revision in force
-        self.order = order  # of first registration
+        self.order = order  # ascends with the time of first registration, also over several brokers: see `order_at`
         self.mailbox = name
         self.revision = 0
         self.created_ms = 0
@@ -115,6 +116,11 @@ class Agent:
         )
 
 
+def order_at(created_ms: int, place: int = 0) -> int:
+    """The `order` of an agent first registered at this time, as the `place`-th of that millisecond."""
+    return created_ms << ORDER_BITS | place & (1 << ORDER_BITS) - 1
+
+
 class Deadlines:
     """Which agents have something due, soonest first. One entry an agent, moved on when it turns out to be too early:
     an agent that reports every ten seconds and lives for a day costs one entry, not nine thousand."""
@@ -156,11 +162,13 @@ class Deadlines:
 
 
 class AgentTable:
-    """All agents, by name, document, tag and order of registration."""
+    """All agents, by name, document, tag, slot and order of registration."""
 
     def __init__(self) -> None:
-        self.by_name: dict[str, Agent] = {}  # in order of first registration
+        self.by_name: dict[str, Agent] = {}
         self.by_doc: dict[int, Agent] = {}
+        self._in_order = True  # by_name is sorted by order of first registration
+        self._by_slot: dict[bytes, dict[str, Agent]] = {}
         self._by_tag: dict[str, dict[str, Agent]] = {}
         self._by_mailbox: dict[str, Agent] = {}  # where it is not the name; of several with one mailbox, the last registered
         self._names: list[str] = []  # sorted
@@ -185,6 +193,7 @@ class AgentTable:
         self.by_doc[doc] = agent
         if not known:
             self.by_name[agent.name] = agent
+            self._by_slot.setdefault(agent.key[:2], {})[agent.name] = agent
             if self._names_ready:
                 insort(self._names, agent.name)
         self._tag(agent)
@@ -205,6 +214,7 @@ class AgentTable:
         if self.by_name.get(agent.name) is not agent:
             return
         del self.by_name[agent.name]
+        del self._by_slot[agent.key[:2]][agent.name]
         self.by_doc.pop(agent.doc, None)
         self._withheld.discard(agent.name)
         self._untag(agent)
@@ -229,11 +239,18 @@ class AgentTable:
     @property
     def newest_order(self) -> int:
         """The `order` of the agent that was registered last; 0 when there is none."""
-        return next((agent.order for agent in reversed(self.by_name.values())), 0)
+        return next((agent.order for agent in self.newest_first()), 0)
 
     def newer_than(self, order: int) -> int:
         """How many agents were registered first after the one of this `order`."""
-        return sum(1 for _ in takewhile(lambda agent: agent.order > order, reversed(self.by_name.values())))
+        return sum(1 for _ in takewhile(lambda agent: agent.order > order, self.newest_first()))
+
+    def newest_first(self) -> Iterator[Agent]:
+        """All agents, the one that was registered last first."""
+        if not self._in_order:
+            self.by_name = dict(sorted(self.by_name.items(), key=lambda item: item[1].order))
+            self._in_order = True
+        return reversed(self.by_name.values())
 
     def matching(self, asked: Discover, now_ms: int) -> Iterator[Agent]:
         """Agents that pass the filters of a request, newest first."""
@@ -246,7 +263,7 @@ class AgentTable:
         elif asked.prefix:
             chosen = sorted(self.with_prefix(asked.prefix), key=lambda each: -each.order)
         else:
-            chosen = reversed(self.by_name.values())
+            chosen = self.newest_first()
         return (agent for agent in chosen if self.admits(agent, asked, now_ms))
 
     def admits(self, agent: Agent, asked: Discover, now_ms: int) -> bool:
@@ -277,14 +294,29 @@ class AgentTable:
             yield self.by_name[name]
 
     def load(self, agents: list[Agent], now_ms: int) -> None:
-        """Fill the empty table after a restart. `order` is given anew, by the time of first registration."""
+        """Take in what was stored: everything after a restart, the agents of a slot when this broker comes to lead it."""
         self._names_ready = False
-        for order, agent in enumerate(sorted(agents, key=lambda each: (each.created_ms, each.order))):
-            agent.order = order
+        self._in_order = not self.by_name
+        for agent in sorted(agents, key=lambda each: each.order):
             self.by_name[agent.name] = agent
             self.by_doc[agent.doc] = agent
+            self._by_slot.setdefault(agent.key[:2], {})[agent.name] = agent
             self._tag(agent)
             self.refresh(agent, now_ms)
+
+    def drop_slot(self, slot: bytes) -> list[Agent]:
+        """Forget the agents whose keys begin with `slot`, as another broker leads it now; returns them."""
+        dropped = list(self._by_slot.pop(slot, {}).values())
+        self._names_ready = self._names_ready and not dropped
+        for agent in dropped:
+            agent.gone = True
+            del self.by_name[agent.name]
+            self.by_doc.pop(agent.doc, None)
+            self._withheld.discard(agent.name)
+            self._untag(agent)
+        self._expiry.forget_gone(len(self))
+        self._missing.forget_gone(len(self))
+        return dropped
 
     def find(self, name: str, *, named: bool) -> Agent | None:
         """The agent of that name; where a mailbox was given in its place, the agent that has it."""

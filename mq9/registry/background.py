@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from mq9.clock import Clock
-from mq9.registry.jobs import IndexJob, Job, LoadJob, Query, Question, Ranked, RemoveJob, SearchStats
+from mq9.registry.jobs import EmbedQuery, IndexJob, Job, Loading, LoadJob, Query, Question, Ranked, RemoveJob, SearchStats
 from mq9.registry.worker import Worker
 from mq9.settings import Settings
 from mq9.storage.interface import Store
@@ -54,21 +54,26 @@ class Background:
         self._make_embedder = make_embedder
         self.engine: SearchEngine | None = None  # set by the indexing thread, once
         self.indexer: Indexer | None = None
+        self.loaded = Loading()
         self._made = threading.Event()
         self._closed = False
         self.jobs: Worker[Job] = Worker("mq9-index", self._index, self._jobs_failed, group_max=JOBS_PER_GROUP, idle=self._idle)
-        self.queries: Worker[Query] = Worker("mq9-rank", self._rank, self._queries_failed, group_max=QUERIES_PER_GROUP)
+        self.queries: Worker[Query | EmbedQuery] = Worker(
+            "mq9-rank", self._rank, self._queries_failed, group_max=QUERIES_PER_GROUP
+        )
 
     @property
     def ready(self) -> bool:
         """Whether everything stored is searchable, so that keyword queries need no other thread."""
-        return self.engine is not None and self.engine.loaded.is_set()
+        return self.engine is not None and self.loaded.is_set()
 
     def submit(self, job: Job) -> None:
         """Hand a job to the indexing thread. Jobs are done in order."""
+        if isinstance(job, LoadJob):
+            self.loaded.begin()
         self.jobs.submit(job)
 
-    def ask(self, query: Query) -> None:
+    def ask(self, query: Query | EmbedQuery) -> None:
         """Hand a query to the ranking thread."""
         self.queries.submit(query)
 
@@ -110,11 +115,12 @@ class Background:
             if isinstance(job, LoadJob):
                 indexer.load(job.stored)
         wanted = [job for job in jobs if isinstance(job, IndexJob)]
-        removed = {job.doc for job in jobs if isinstance(job, RemoveJob)}
+        removed = {doc for job in jobs if isinstance(job, RemoveJob) for doc in job.docs}
         if wanted or removed:
             records = indexer.index([job for job in wanted if job.doc not in removed], removed)
             # One wake-up of the loop for the whole group.
             self._call(partial(_complete, [(job.done, records.get(job.doc)) for job in wanted]))
+            indexer.load_step()  # many registrations must not hold up for ever what queries wait for
 
     def _idle(self) -> float | None:
         return self.indexer.idle() if self.indexer is not None else None
@@ -134,7 +140,7 @@ class Background:
             def store_vectors(doc: int, key: bytes, record: VectorRecord) -> None:
                 self._call(partial(self._store_vectors, doc, key, record))
 
-            self.indexer = Indexer(engine, self._store, store_vectors)
+            self.indexer = Indexer(engine, self._store, store_vectors, self.loaded)
             self.engine = engine
             self._made.set()
         return self.indexer
@@ -144,20 +150,30 @@ class Background:
 
     # --- The ranking thread -----------------------------------------------------------------------------------
 
-    def _rank(self, queries: list[Query]) -> None:
+    def _rank(self, queries: list[Query | EmbedQuery]) -> None:
         self._made.wait(LOADING_WAIT_S)
         engine = self.engine
         if engine is None:
             self._queries_failed(queries)
             return
-        engine.loaded.wait(LOADING_WAIT_S)
-        answers = engine.answer([query.question for query in queries])
-        if any(answer.mode != query.question.mode for answer, query in zip(answers, queries, strict=True)):
+        for each in queries:
+            if isinstance(each, EmbedQuery):
+                self._call(partial(_complete, [(each.done, engine.embed_query(each.query))]))
+        ranked = [each for each in queries if isinstance(each, Query)]
+        if not ranked:
+            return
+        self.loaded.wait(LOADING_WAIT_S)
+        answers = engine.answer([query.question for query in ranked])
+        if any(answer.mode != query.question.mode for answer, query in zip(answers, ranked, strict=True)):
             self.jobs.wake()  # the model in use is not the one the agents have vectors of: that is the indexer's to mend
-        self._call(partial(_complete, [(query.done, answer) for query, answer in zip(queries, answers, strict=True)]))
+        self._call(partial(_complete, [(query.done, answer) for query, answer in zip(ranked, answers, strict=True)]))
 
-    def _queries_failed(self, queries: list[Query]) -> None:
-        self._answer(partial(_complete, [(query.done, None) for query in queries]))
+    def _queries_failed(self, queries: list[Query | EmbedQuery]) -> None:
+        def answer() -> None:
+            for query in queries:
+                query.done(None)
+
+        self._answer(answer)
 
     def _answer(self, call: Callable[[], None]) -> None:
         """On the loop; at once when it is the loop that closes us."""

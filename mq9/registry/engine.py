@@ -7,14 +7,13 @@ is the caller's knowledge (agents.py), so nothing in here has to be undone when 
 from __future__ import annotations
 
 import logging
-import threading
 from typing import Final
 
 import numpy as np
 
 from mq9.registry.embedder import Embedder
 from mq9.registry.embedding import EmbeddingFailed, Vectors
-from mq9.registry.jobs import Question, Ranked
+from mq9.registry.jobs import Frequencies, QueryVectors, Question, Ranked
 from mq9.registry.ranking import MEANING_SHARE, meaning, query_texts
 from mq9.registry.text_index import TextIndex, strength
 from mq9.registry.vector_index import EXACT_VECTORS_MAX, Docs, VectorIndex
@@ -35,7 +34,6 @@ class SearchEngine:
         self.vectors: VectorIndex | None = None
         self.space = ""
         self.query_space = ""  # of the last query; while it differs from `space`, agents are ranked by keywords
-        self.loaded = threading.Event()  # set when everything stored is searchable
         self._exact_vectors_max = exact_vectors_max
 
     def enter_space(self, space: str, dimensions: int) -> bool:
@@ -54,8 +52,8 @@ class SearchEngine:
     def keywords(self, question: Question) -> Ranked:
         """Rank by keywords alone."""
         wanted = question.depth if question.only is None else max(question.depth, 10 * KEYWORD_HITS)
-        hits, matches = self.text.search(question.query, wanted, prefixes=True)
-        population = self.text.documents
+        hits, matches = self.text.search(question.query, wanted, question.frequencies, prefixes=True)
+        population = self._population(question)
         only = set(question.only) if question.only is not None else None
         chosen = [(round(strength(bm25, population), SCORE_DIGITS), -doc) for doc, bm25 in hits if only is None or doc in only]
         chosen.sort(reverse=True)
@@ -67,24 +65,50 @@ class SearchEngine:
             matches=len(chosen) if only is not None or matches <= wanted else matches,
         )
 
+    def frequencies(self, query: str) -> Frequencies:
+        """What BM25 has to know of the agents here, to weigh the words of a query by the agents of several brokers."""
+        return self.text.frequencies(query)
+
+    def embed_query(self, query: str) -> QueryVectors | None:
+        """A query and its clauses embedded for others to rank by; None where that cannot be done now."""
+        if self.embedder is None:
+            return None
+        try:
+            space, rows = self.embedder.embed(query_texts(query), query=True)
+        except EmbeddingFailed as failure:
+            log.debug("a query goes out without its vectors: %s", failure)
+            return None
+        self.query_space = space
+        return QueryVectors(space, rows.astype("<f2").tobytes())
+
+    def _population(self, question: Question) -> int:
+        return question.frequencies.documents if question.frequencies is not None else self.text.documents
+
     def _embed(self, questions: list[Question]) -> dict[int, Vectors]:
         """Vectors of the queries and their clauses, by question; none where the model or its vectors are not there."""
+        found = {id(each): self._given(each.vectors) for each in questions if each.vectors and each.vectors.space == self.space}
+        questions = [question for question in questions if id(question) not in found]
         if not questions or self.embedder is None:
-            return {}
+            return found
         texts = [query_texts(question.query) for question in questions]
         try:
             space, rows = self.embedder.embed([text for group in texts for text in group], query=True)
         except EmbeddingFailed as failure:
             log.debug("ranking by keywords: %s", failure)
-            return {}
+            return found
         self.query_space = space
         if space != self.space:
-            return {}  # the agents are being embedded anew; keywords until the first of them are
-        found, start = {}, 0
+            return found  # the agents are being embedded anew; keywords until the first of them are
+        start = 0
         for question, group in zip(questions, texts, strict=True):
             found[id(question)] = rows[start : start + len(group)]
             start += len(group)
         return found
+
+    def _given(self, vectors: QueryVectors) -> Vectors:
+        """Vectors that came with the question. The space says how long they are."""
+        dimensions = int(vectors.space.rpartition("/")[2])
+        return np.frombuffer(vectors.data, "<f2").astype(np.float32).reshape(-1, dimensions)
 
     def _rank(self, question: Question, vectors: Vectors | None) -> Ranked:
         index = self.vectors
@@ -92,8 +116,8 @@ class SearchEngine:
             return self.keywords(question)
         by_keyword = {}
         if question.mode == "hybrid":
-            hits, _ = self.text.search(question.query, KEYWORD_HITS)
-            population = self.text.documents
+            hits, _ = self.text.search(question.query, KEYWORD_HITS, question.frequencies)
+            population = self._population(question)
             by_keyword = {doc: strength(bm25, population) for doc, bm25 in hits}
         only = np.asarray(question.only, np.int64) if question.only is not None else None
         found = index.scores(vectors, tuple(by_keyword), only, question.depth)

@@ -19,7 +19,7 @@ from mq9.errors import StorageError
 from mq9.registry.embedding import EmbeddingFailed, Vectors
 from mq9.registry.engine import SearchEngine
 from mq9.registry.flatten import CardText, flatten
-from mq9.registry.jobs import IndexJob
+from mq9.registry.jobs import IndexJob, Loading
 from mq9.registry.ranking import meaning_texts
 from mq9.registry.rows import read_registration
 from mq9.registry.vector_records import SpaceVectors, VectorRecord, digest, unpack_vectors
@@ -45,8 +45,17 @@ class _Work(NamedTuple):
 class Indexer:
     """Runs on the indexing thread alone. `store_vectors` takes records of vectors made in the background."""
 
-    def __init__(self, engine: SearchEngine, store: Store, store_vectors: Callable[[int, bytes, VectorRecord], None]) -> None:
+    def __init__(
+        self,
+        engine: SearchEngine,
+        store: Store,
+        store_vectors: Callable[[int, bytes, VectorRecord], None],
+        loaded: Loading,
+    ) -> None:
+        """`loaded` is told when there is nothing left to load."""
         self.engine = engine
+        self._loaded = loaded
+        self._loads = 0  # taken on and not finished
         self._store = store
         self._store_vectors = store_vectors
         self._keys: dict[int, bytes] = {}  # every document that is searchable
@@ -85,15 +94,21 @@ class Indexer:
             return {}
 
     def load(self, stored: Sequence[tuple[int, bytes]]) -> None:
-        """Make everything that is stored searchable after a start, in steps: `idle` takes them, jobs go between them."""
-        self._unloaded = dict(stored)
-        self._model_id = self.engine.embedder.model_id if self.engine.embedder is not None else ""
+        """Make stored agents searchable, in steps: `idle` takes them, jobs go between them."""
+        self._unloaded.update(stored)
+        self._loads += 1
+        if not self._model_id and self.engine.embedder is not None:
+            self._model_id = self.engine.embedder.model_id
 
-    def _load_step(self) -> None:
-        """Embeds nothing; what lacks vectors waits its turn."""
-        part = [self._unloaded.popitem() for _ in range(min(LOAD_PER_STEP, len(self._unloaded)))]
-        cards = [(doc, card) for doc, key in part if (card := self._load_one(doc, key)) is not None]
-        self.engine.text.change(cards, ())
+    def load_step(self) -> None:
+        """Load some, if there are any. Embeds nothing; what lacks vectors waits its turn."""
+        if self._unloaded:
+            part = [self._unloaded.popitem() for _ in range(min(LOAD_PER_STEP, len(self._unloaded)))]
+            cards = [(doc, card) for doc, key in part if (card := self._load_one(doc, key)) is not None]
+            self.engine.text.change(cards, ())
+        if self._loads and not self._unloaded:
+            self._loaded.end(self._loads)
+            self._loads = 0
 
     def _load_one(self, doc: int, key: bytes) -> CardText | None:
         card = self._read_card(key)
@@ -120,10 +135,9 @@ class Indexer:
 
     def _step(self) -> float | None:
         engine = self.engine
-        if self._unloaded:
-            self._load_step()
+        if self._loads:
+            self.load_step()
             return 0.0
-        engine.loaded.set()
         if engine.embedder is None:
             return None
         engine.embedder.probe()

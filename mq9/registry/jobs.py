@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -28,14 +29,14 @@ class IndexJob:
 
 @dataclass(slots=True)
 class RemoveJob:
-    """A document to forget."""
+    """Documents to forget."""
 
-    doc: int
+    docs: list[int]
 
 
 @dataclass(slots=True)
 class LoadJob:
-    """Everything that was stored at the start: pairs of document number and AGENT key. Always the first job."""
+    """Agents that were stored, all at the start or those of a slot: pairs of document number and AGENT key."""
 
     stored: list[tuple[int, bytes]]
 
@@ -43,14 +44,76 @@ class LoadJob:
 Job = IndexJob | RemoveJob | LoadJob
 
 
+class Loading:
+    """Whether everything stored is searchable. Told by the loop that there is something to load, by the indexer that it
+    is done; set when both have said so equally often."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._done = threading.Event()
+        self._done.set()
+        self._under_way = 0
+
+    def begin(self) -> None:
+        """One more load was asked for."""
+        with self._lock:
+            self._under_way += 1
+            self._done.clear()
+
+    def end(self, loads: int) -> None:
+        """So many are done."""
+        with self._lock:
+            self._under_way -= loads
+            if not self._under_way:
+                self._done.set()
+
+    def is_set(self) -> bool:
+        return self._done.is_set()
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait until it is; whether it is."""
+        return self._done.wait(timeout_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Frequencies:
+    """Of how many agents there are, how many have each term of a query, field by field: what BM25 weighs words by."""
+
+    documents: int
+    with_term: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class QueryVectors:
+    """A query and its clauses embedded, in half precision, row after row."""
+
+    space: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """How far down to rank: at least `needed` agents that may be shown, `depth` at first. The rest is as in `Question`."""
+
+    needed: int
+    depth: int
+    frequencies: Frequencies | None = None
+    vectors: QueryVectors | None = None
+
+
 @dataclass(slots=True)
 class Question:
-    """A query to rank. `depth`: how many agents from the top. `only`: documents to choose among; None: all."""
+    """A query to rank. `depth`: how many agents from the top. `only`: documents to choose among; None: all.
+
+    In a cluster every broker ranks its own agents by the `frequencies` of all, and one embeds the query for all.
+    """
 
     query: str
     mode: str  # keyword, semantic or hybrid
     depth: int
     only: list[int] | None = None
+    frequencies: Frequencies | None = None
+    vectors: QueryVectors | None = None
 
 
 @dataclass(slots=True)
@@ -73,6 +136,14 @@ class Query:
 
     question: Question
     done: Callable[[Ranked | None], None]
+
+
+@dataclass(slots=True)
+class EmbedQuery:
+    """A query to embed, not to rank. `done(None)`: not now; whoever ranks it may try."""
+
+    query: str
+    done: Callable[[QueryVectors | None], None]
 
 
 @dataclass(frozen=True, slots=True)

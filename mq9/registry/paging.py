@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass, replace
 from hashlib import blake2b
-from typing import Final
+from typing import Final, Generic, Protocol, TypeVar
 
-from mq9.registry.agents import Agent
 from mq9.registry.requests import Discover
 
 KEPT_DEPTH: Final = 1000  # hits ranked and kept when the page itself needs fewer
@@ -21,43 +20,58 @@ KEPT_MS: Final = 60_000
 QUERY_KEY_CHARS_MAX: Final = 256  # a longer query is kept as its digest
 ANYONE: Final = -1
 
-Hit = tuple[Agent, float]
 QueryKey = tuple[int, Discover]
 
 
-@dataclass(slots=True)
-class Order:
-    """Hits in order, as they were at `made_ms`. `complete`: there were no more. `newest` bounds agents added later."""
+class Ordered(Protocol):
+    """What a hit is of: an agent of this broker, or what is known of one of another."""
 
-    hits: list[Hit]
+    @property
+    def order(self) -> int: ...
+
+    def __hash__(self) -> int: ...
+
+
+Entry = TypeVar("Entry", bound=Ordered)
+
+
+@dataclass(slots=True)
+class Order(Generic[Entry]):
+    """Hits in order, as they were at `made_ms`. `complete`: there were no more. `newest` bounds agents added later.
+    `partial`: some brokers of the cluster could not be asked."""
+
+    hits: list[tuple[Entry, float]]
     complete: bool
     total: int
     mode: str
     made_ms: int
     newest: int
+    partial: bool = False
 
     def reaches(self, asked: Discover) -> bool:
         """Whether the page asked for can be cut from it."""
         return self.complete or len(self.hits) >= depth_of(asked)
 
-    def page(self, asked: Discover) -> list[Hit]:
+    def page(self, asked: Discover) -> list[tuple[Entry, float]]:
         """The hits of a page; the caller drops those that are gone."""
         return self.hits[asked.page * asked.limit : (asked.page + 1) * asked.limit]
 
-    def extend(self, fresh: Order) -> Order:
+    def extend(self, fresh: Order[Entry]) -> Order[Entry]:
         """This order, continued with what a deeper ranking found; agents newer than this order stay out."""
         known = {agent for agent, _ in self.hits}
         more = [hit for hit in fresh.hits if hit[0] not in known and hit[0].order <= self.newest]
-        return Order(self.hits + more, fresh.complete, fresh.total, self.mode, self.made_ms, self.newest)
+        return Order(
+            self.hits + more, fresh.complete, fresh.total, self.mode, self.made_ms, self.newest, self.partial or fresh.partial
+        )
 
 
-class Orders:
+class Orders(Generic[Entry]):
     """Orders kept for later pages, by connection and query; the newest of each query also for connections that have none."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[QueryKey, Order] = OrderedDict()
+        self._kept: OrderedDict[QueryKey, Order[Entry]] = OrderedDict()
 
-    def keep(self, owner: int, asked: Discover, order: Order) -> None:
+    def keep(self, owner: int, asked: Discover, order: Order[Entry]) -> None:
         """Remember an order that has more than one page."""
         if order.complete and len(order.hits) <= asked.limit:
             return
@@ -67,7 +81,7 @@ class Orders:
         while len(self._kept) > 2 * KEPT_ORDERS:
             self._kept.popitem(last=False)
 
-    def find(self, owner: int, asked: Discover, now_ms: int) -> Order | None:
+    def find(self, owner: int, asked: Discover, now_ms: int) -> Order[Entry] | None:
         """The order a later page belongs to, if it is still kept."""
         order = self._kept.get(_key(owner, asked)) or self._kept.get(_key(ANYONE, asked))
         return order if order is not None and now_ms - order.made_ms <= KEPT_MS else None

@@ -1,4 +1,4 @@
-"""Reading agents' rows: one by one for requests, all of them when the broker starts.
+"""Reading agents' rows: one by one for requests, all of them when the broker starts, those of a slot when it comes to lead it.
 
 A damaged row is logged by name and treated as absent: it is never served, and never guessed at.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 
 from mq9.errors import StorageError
-from mq9.registry.agents import Agent
+from mq9.registry.agents import Agent, order_at
 from mq9.registry.records import (
     VERSIONS_KEPT,
     Registration,
@@ -61,12 +61,12 @@ def read_version(store: Store, agent: bytes, version: str) -> Registration | Non
     return None
 
 
-def load(store: Store) -> list[Agent]:
-    """All stored agents, with their last reports; no body is parsed."""
+def load(store: Store, slot: bytes = b"") -> list[Agent]:
+    """All stored agents, or those whose keys begin with `slot`, with their last reports; no body is parsed."""
     found: list[Agent] = []
-    start = b""
+    start, stop = slot, slot + b"\xff" * 8
     while True:
-        rows = store.scan(Table.AGENT, start, b"\xff" * 8, ROWS_PER_SCAN, BYTES_PER_SCAN)
+        rows = store.scan(Table.AGENT, start, stop, ROWS_PER_SCAN, BYTES_PER_SCAN)
         for row in rows:
             _take(row, found)
         if not rows:
@@ -79,7 +79,7 @@ def _take(row: Row, found: list[Agent]) -> None:
     try:
         if is_registration(key):
             registration = unpack_registration(key, value)
-            agent = Agent(registration.name, key, doc=0, order=len(found))
+            agent = Agent(registration.name, key, doc=0, order=order_at(registration.created_ms, len(found)))
             agent.describe(registration)
             found.append(agent)
         elif is_report(key) and found and key.startswith(found[-1].key + b"\0"):

@@ -15,6 +15,7 @@ import tantivy
 
 from mq9.registry.analysis import TERMS_MAX, make_analyzer, make_plain_analyzer, widen, widen_name
 from mq9.registry.flatten import CardText, first_sentence
+from mq9.registry.jobs import Frequencies
 
 NAME_BOOST: Final = 0.7  # on top of the name being part of `text`; .5 to 1 measure alike (bench/discovery.py)
 DETAILS_BOOST: Final = 0.3  # of what follows the first sentence of a skill: mostly arguments; .2 to .5 measure alike
@@ -36,6 +37,12 @@ def strength(bm25: float, population: int) -> float:
     weight BM25 gives such a word among N agents, so the scale follows the registry's size.
     """
     return bm25 / (bm25 + HALF_STRENGTH_IN_RARE_TERMS * math.log1p(max(population, 1))) if bm25 > 0 else 0.0
+
+
+def rarity(with_term: int, documents: int) -> float:
+    """The weight BM25 gives a term that so many of the documents have (those deleted of late may count as having it)."""
+    with_term = min(with_term, documents)
+    return math.log1p((documents - with_term + 0.5) / (with_term + 0.5))
 
 
 class TextIndex:
@@ -79,31 +86,53 @@ class TextIndex:
         self._writer.commit()
         self._index.reload()
 
-    def search(self, query: str, limit: int, *, prefixes: bool = False) -> tuple[list[Hit], int]:
+    def search(
+        self, query: str, limit: int, frequencies: Frequencies | None = None, *, prefixes: bool = False
+    ) -> tuple[list[Hit], int]:
         """Hits, best first, at most `limit` (at least 1), and how many documents match in all.
 
-        `prefixes` also finds agents of which a word of the name begins with a word of the query.
+        `frequencies` are those of more documents than are here, by which scores of several indexes are alike. `prefixes`
+        also finds agents of which a word of the name begins with a word of the query.
         """
-        built = self._build(query, prefixes=prefixes)
+        searcher = self._index.searcher()
+        built = self._build(query, searcher, frequencies, prefixes=prefixes)
         if built is None:
             return [], 0
-        searcher = self._index.searcher()
         found = searcher.search(built, limit=max(limit, 1), count=True)
         numbers = searcher.fast_field_values("doc", [address for _, address in found.hits])
         hits = [(int(number), score) for number, (score, _) in zip(numbers, found.hits, strict=True) if number is not None]
         return hits, int(getattr(found, "count", None) or len(hits))
+
+    def frequencies(self, query: str) -> Frequencies:
+        """How many documents there are, and how many have each term of a query, field by field."""
+        searcher = self._index.searcher()
+        terms = self._terms(query)
+        return Frequencies(
+            int(searcher.num_docs), tuple(int(searcher.doc_freq(field, term)) for field, _ in _FIELDS for term in terms)
+        )
 
     @property
     def documents(self) -> int:
         """Documents searchable now."""
         return self._index.searcher().num_docs
 
-    def _build(self, query: str, *, prefixes: bool) -> tantivy.Query | None:
-        text = query[:QUERY_CHARS_MAX]
-        terms = list(dict.fromkeys(self._analyzer.analyze(widen(text))))[:TERMS_MAX]
-        parts = [self._term(field, term, boost) for field, boost in _FIELDS for term in terms]
+    def _terms(self, query: str) -> list[str]:
+        return list(dict.fromkeys(self._analyzer.analyze(widen(query[:QUERY_CHARS_MAX]))))[:TERMS_MAX]
+
+    def _build(
+        self, query: str, searcher: tantivy.Searcher, frequencies: Frequencies | None, *, prefixes: bool
+    ) -> tantivy.Query | None:
+        terms = self._terms(query)
+        wanted = [(field, term, boost) for field, boost in _FIELDS for term in terms]
+        if frequencies is not None and len(frequencies.with_term) == len(wanted):
+            # The index weighs a term by its own documents; what comes on top makes it the weight among all.
+            here = searcher.num_docs
+            for place, (field, term, boost) in enumerate(wanted):
+                weight = rarity(frequencies.with_term[place], frequencies.documents)
+                wanted[place] = (field, term, boost * weight / rarity(searcher.doc_freq(field, term), here))
+        parts = [self._term(*each) for each in wanted]
         if prefixes:
-            words = dict.fromkeys(word for word in self._plain.analyze(text) if len(word) >= PREFIX_CHARS_MIN)
+            words = dict.fromkeys(word for word in self._plain.analyze(query[:QUERY_CHARS_MAX]) if len(word) >= PREFIX_CHARS_MIN)
             parts += [self._prefix(word) for word in list(words)[:TERMS_MAX]]
         return tantivy.Query.boolean_query([(tantivy.Occur.Should, part) for part in parts]) if parts else None
 

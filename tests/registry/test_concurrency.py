@@ -109,4 +109,4 @@ def test_any_history_ends_as_a_plain_dictionary_says(steps: list[tuple[str, int,
 
 def settle(node: Node) -> None:
     """Wait until everything sent is answered."""
-    node.loop.run_until(lambda: not node.registry._pending and not node.registry._staged)
+    node.loop.run_until(lambda: not node.registry._under_way and not node.registry._staged)
