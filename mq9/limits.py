@@ -61,6 +61,8 @@ PUSH_WINDOW_MESSAGES: Final = 128  # pushed to one subscriber before others have
 PUSH_WINDOW_BYTES: Final = 128 * 1024  # about what a healthy socket takes at once
 DISCOVER_LIMIT_MAX: Final = 1000  # a page is ranked and answered whole; the rest is on the next one
 DISCOVER_LIMIT_DEFAULT: Final = 20  # more than anybody reads
+DISCOVER_GATHER_S: Final = 3.0  # in a cluster: what other brokers have not ranked by then is left out
+DISCOVER_SHOW_S: Final = 1.0  # the same for the bodies of the agents found
 
 # --- Mailboxes ------------------------------------------------------------------------------------------------
 ADDRESS_BYTES_MAX: Final = 128  # as the published protocol

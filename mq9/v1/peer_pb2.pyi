@@ -256,7 +256,7 @@ class PushCredit(_message.Message):
     def __init__(self, sub: _Optional[int] = ..., said: _Optional[int] = ..., taken: _Optional[int] = ..., ready: _Optional[bool] = ...) -> None: ...
 
 class Discover(_message.Message):
-    __slots__ = ("request", "kind", "body", "mode", "depth", "newest", "documents", "frequencies", "space", "vectors", "names", "scores", "brief")
+    __slots__ = ("request", "kind", "body", "mode", "depth", "newest", "documents", "frequencies", "space", "vectors", "names", "scores", "brief", "needed")
     class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         WEIGH: _ClassVar[Discover.Kind]
@@ -284,6 +284,7 @@ class Discover(_message.Message):
     NAMES_FIELD_NUMBER: _ClassVar[int]
     SCORES_FIELD_NUMBER: _ClassVar[int]
     BRIEF_FIELD_NUMBER: _ClassVar[int]
+    NEEDED_FIELD_NUMBER: _ClassVar[int]
     request: int
     kind: Discover.Kind
     body: bytes
@@ -297,7 +298,8 @@ class Discover(_message.Message):
     names: _containers.RepeatedScalarFieldContainer[str]
     scores: _containers.RepeatedScalarFieldContainer[float]
     brief: bool
-    def __init__(self, request: _Optional[int] = ..., kind: _Optional[_Union[Discover.Kind, str]] = ..., body: _Optional[bytes] = ..., mode: _Optional[str] = ..., depth: _Optional[int] = ..., newest: _Optional[int] = ..., documents: _Optional[int] = ..., frequencies: _Optional[_Iterable[int]] = ..., space: _Optional[str] = ..., vectors: _Optional[bytes] = ..., names: _Optional[_Iterable[str]] = ..., scores: _Optional[_Iterable[float]] = ..., brief: _Optional[bool] = ...) -> None: ...
+    needed: int
+    def __init__(self, request: _Optional[int] = ..., kind: _Optional[_Union[Discover.Kind, str]] = ..., body: _Optional[bytes] = ..., mode: _Optional[str] = ..., depth: _Optional[int] = ..., newest: _Optional[int] = ..., documents: _Optional[int] = ..., frequencies: _Optional[_Iterable[int]] = ..., space: _Optional[str] = ..., vectors: _Optional[bytes] = ..., names: _Optional[_Iterable[str]] = ..., scores: _Optional[_Iterable[float]] = ..., brief: _Optional[bool] = ..., needed: _Optional[int] = ...) -> None: ...
 
 class Discovered(_message.Message):
     __slots__ = ("request", "error", "text", "slots", "documents", "frequencies", "names", "scores", "orders", "complete", "total", "mode", "newest", "loading", "items", "sizes")
