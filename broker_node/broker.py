@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from broker_node.cluster.interface import Cluster
-from broker_node.cluster.placing import place
+from broker_node.cluster.placing import place, place_agent
 from broker_node.cluster.single import SingleNode
 from broker_node.counters import Counters
 from broker_node.handlers.mailbox_info import describe
@@ -26,7 +26,7 @@ from broker_node.permissions import PUBLIC_LIST
 from broker_node.push.directory import Directory
 from broker_node.router.client import Client
 from broker_node.router.core import CoreRouter
-from broker_node.router.dispatch import OLDER_ONLY, Handler, command_table
+from broker_node.router.dispatch import OLDER_ONLY, Handler, Placement, command_table
 from broker_node.router.request import Request
 from broker_node.router.sublist import Subscription
 from mq9.clock import Clock
@@ -92,6 +92,7 @@ class Broker:
             self.cluster = make_cluster(self)
         self.directory = Directory(self.cluster.list_public)
         self.registry = Registry(self.store, self.commit, clock, settings, hooks.call_soon_threadsafe)
+        self.agents = self.cluster.agents(self.registry)
         self.is_writable = True  # False while the disk reserve is used up; as of the latest tick
         self._commands = command_table()
         self._routes: dict[bytes, tuple[Handler, Any, bytes, bool]] = {}
@@ -136,6 +137,8 @@ class Broker:
         target: Any = self.cluster.whole if command.is_of_partition else self
         if target is None:
             handle, target = partial(place, command, subject), self.cluster
+        elif command.placement is Placement.AGENT and self.cluster.whole is None:
+            handle = partial(place_agent, command, subject)
         route = (handle, target, tail, name in OLDER_ONLY)
         if len(self._routes) >= _ROUTES_MAX:
             self._routes.clear()
@@ -218,8 +221,9 @@ class Broker:
     # --- Time -------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Take up what is stored, and begin to reclaim."""
-        self.registry.start()
+        """Take up what is stored, and begin to reclaim. In a cluster the registry takes up a slot when it is led here."""
+        if self.cluster.whole is not None:
+            self.registry.start()
         self._tick()
 
     def _tick(self) -> None:

@@ -10,6 +10,20 @@ from broker_node.partition import Partition
 from broker_node.router.client import Client
 from broker_node.router.request import Request
 from broker_node.router.sublist import Subscription
+from mq9.registry.discovery import Answer
+from mq9.registry.registry import Done, Registry
+
+
+class Agents(Protocol):
+    """The commands about agents, as mq9/registry/registry.py has them."""
+
+    def register(self, payload: bytes, done: Done) -> None: ...
+
+    def report(self, payload: bytes, done: Done) -> None: ...
+
+    def unregister(self, payload: bytes, done: Done) -> None: ...
+
+    def discover(self, payload: bytes, owner: int, done: Answer) -> None: ...
 
 
 class Cluster(Protocol):
@@ -56,6 +70,9 @@ class Cluster(Protocol):
 
     def list_public(self, page: Page, listed: Listed) -> None:
         """The public mailboxes there are, wherever they are."""
+
+    def agents(self, registry: Registry) -> Agents:
+        """What takes the commands about agents: the registry itself, or what asks those of other nodes too."""
 
     def stats(self) -> dict[str, Any]:
         """For monitoring; empty outside a cluster."""

@@ -10,9 +10,11 @@ from broker_node.push.wire import PRIORITY_WORDS
 from broker_node.router.dispatch import Command, Placement
 from mq9.errors import Mq9Error
 from mq9.protocol.requests import create_decoder, decode
+from mq9.registry.requests import parse_agent
 from mq9.storage.layout import slot_of
 
 if TYPE_CHECKING:
+    from broker_node.broker import Broker
     from broker_node.cluster.interface import Cluster
     from broker_node.router.request import Request
 
@@ -29,6 +31,16 @@ def place(command: Command, subject: bytes, cluster: Cluster, request: Request) 
         cluster.forward(slot, subject, request)
     else:
         command.handle(partition, request)
+
+
+def place_agent(command: Command, subject: bytes, broker: Broker, request: Request) -> None:
+    """Carry out a command about an agent on the node that has it. Raises when its body cannot be read."""
+    name = parse_agent(request.payload, naming_only=True).name
+    slot = slot_of(name.encode(), broker.cluster.slots)
+    if broker.cluster.partition(slot) is None:
+        broker.cluster.forward(slot, subject, request)
+    else:
+        command.handle(broker, request)
 
 
 def slot_for(placement: Placement, request: Request, slots: int) -> int:

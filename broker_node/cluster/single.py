@@ -12,6 +12,7 @@ from broker_node.router.request import Request
 from broker_node.router.sublist import Subscription
 from mq9.errors import Mq9Error
 from mq9.limits import SLOTS
+from mq9.registry.registry import Registry
 from mq9.storage.commit import GroupCommit
 from mq9.storage.interface import Store
 
@@ -62,6 +63,9 @@ class SingleNode:
             listed(failure, [], b"")
         else:
             listed(None, found, following)
+
+    def agents(self, registry: Registry) -> Registry:
+        return registry
 
     def stats(self) -> dict[str, Any]:
         return {}

@@ -22,6 +22,6 @@ def handle(broker: Broker, request: Request) -> None:
 
     broker.counters.discovers += 1
     try:
-        broker.registry.discover(request.payload, request.client.id, found)
+        broker.agents.discover(request.payload, request.client.id, found)
     except Mq9Error as failure:
         request.fail(failure, agents=[], total=0)

@@ -24,4 +24,4 @@ def handle(broker: Broker, request: Request) -> None:
 
     if not broker.is_writable:
         raise error("STORAGE_FULL")
-    broker.registry.register(request.payload, registered)
+    broker.agents.register(request.payload, registered)

@@ -21,4 +21,4 @@ def handle(broker: Broker, request: Request) -> None:
         else:
             request.respond(OK)
 
-    broker.registry.report(request.payload, reported)
+    broker.agents.report(request.payload, reported)

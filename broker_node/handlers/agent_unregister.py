@@ -21,4 +21,4 @@ def handle(broker: Broker, request: Request) -> None:
         else:
             request.respond(OK)
 
-    broker.registry.unregister(request.payload, unregistered)
+    broker.agents.unregister(request.payload, unregistered)
