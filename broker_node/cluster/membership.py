@@ -45,6 +45,7 @@ class Membership:
         """Raises INVALID_REQUEST for certificates that cannot be read."""
         self.node = settings.node_id
         self.incarnation = 0
+        self.lease_s = 0.0  # how long a broker serves after the last heartbeat that was answered
         self.peer_address = settings.peer_advertise or f"{_bracketed(settings.peer_host)}:{settings.peer_port}"
         self.client_address = settings.client_advertise or f"{_bracketed(settings.host)}:{settings.port}"
         self.brokers: dict[str, meta.Broker] = {}
@@ -58,7 +59,7 @@ class Membership:
         self._settings = settings
         self._clock = clock
         self._disk_id = disk_id
-        self._lease_s = self._heartbeat_s = 0.0
+        self._heartbeat_s = 0.0
         self._lease_until_s = float("-inf")
         self._had_lease = False
         self._renewals: deque[tuple[float, int]] = deque()  # when sent, and what must have been watched; oldest first
@@ -135,7 +136,7 @@ class Membership:
             )
         )  # fmt: skip
         self.incarnation = reply.incarnation
-        self._lease_s, self._heartbeat_s = reply.lease_ms / 1000, reply.heartbeat_ms / 1000
+        self.lease_s, self._heartbeat_s = reply.lease_ms / 1000, reply.heartbeat_ms / 1000
         log.info("registered as %s, incarnation %d", self.node, self.incarnation)
 
     async def _beat(self) -> None:
@@ -164,7 +165,7 @@ class Membership:
         request = meta.HeartbeatRequest(
             node=self.node, incarnation=self.incarnation, seq=seq, free_bytes=shutil.disk_usage(self._settings.data_dir).free
         )
-        async with asyncio.timeout(max(self._heartbeat_s, ANSWER_SHARE * self._lease_s)):
+        async with asyncio.timeout(max(self._heartbeat_s, ANSWER_SHARE * self.lease_s)):
             await stream.write(request)
             reply = await stream.read()
         if reply is grpc.aio.EOF:
@@ -200,7 +201,7 @@ class Membership:
         """Take the answers into account whose changes have been watched."""
         while self._renewals and self._renewals[0][1] <= self.rev:
             sent_s, _ = self._renewals.popleft()
-            self._lease_until_s = max(self._lease_until_s, sent_s + self._lease_s)
+            self._lease_until_s = max(self._lease_until_s, sent_s + self.lease_s)
         self._look_at_lease()
 
     def _end_lease(self) -> None:

@@ -94,9 +94,9 @@ async def test_brokers_see_each_other_come_and_leave(single: MetaCluster, tmp_pa
     one, other = Broker(single, tmp_path, "one"), Broker(single, tmp_path, "other", peer_port=9999)
     try:
         await one.start()
+        await one.until_leading(4)
         await other.start()
         assert (await one.until_known("other")).peer_address == "127.0.0.1:9999"
-        await one.until_leading(4)
         await one.leave()
         assert not one.lease_holds()
 
@@ -209,7 +209,7 @@ async def test_a_delta_that_is_older_than_the_view_says_nothing(single: MetaClus
 async def test_a_lease_waits_for_the_view(single: MetaCluster, tmp_path: Path) -> None:
     """What the answer to a heartbeat names has not been watched yet: the lease is not longer for it."""
     broker = Broker(single, tmp_path)
-    broker._lease_s = 60.0
+    broker.lease_s = 60.0
     now_s = SystemClock().monotonic_s()
     broker._renewals.append((now_s, 5))
     broker._renew()
