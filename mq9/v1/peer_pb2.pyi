@@ -8,7 +8,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class PeerBatch(_message.Message):
-    __slots__ = ("hello", "interests", "appends", "acks", "copies", "gone", "forwards", "replies", "messages", "subs", "credits", "discovers", "discovered")
+    __slots__ = ("hello", "interests", "appends", "acks", "copies", "gone", "forwards", "replies", "messages", "subs", "credits", "discovers", "discovered", "pushes")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     INTERESTS_FIELD_NUMBER: _ClassVar[int]
     APPENDS_FIELD_NUMBER: _ClassVar[int]
@@ -22,6 +22,7 @@ class PeerBatch(_message.Message):
     CREDITS_FIELD_NUMBER: _ClassVar[int]
     DISCOVERS_FIELD_NUMBER: _ClassVar[int]
     DISCOVERED_FIELD_NUMBER: _ClassVar[int]
+    PUSHES_FIELD_NUMBER: _ClassVar[int]
     hello: PeerHello
     interests: _containers.RepeatedCompositeFieldContainer[Interest]
     appends: _containers.RepeatedCompositeFieldContainer[Append]
@@ -35,7 +36,8 @@ class PeerBatch(_message.Message):
     credits: _containers.RepeatedCompositeFieldContainer[PushCredit]
     discovers: _containers.RepeatedCompositeFieldContainer[Discover]
     discovered: _containers.RepeatedCompositeFieldContainer[Discovered]
-    def __init__(self, hello: _Optional[_Union[PeerHello, _Mapping]] = ..., interests: _Optional[_Iterable[_Union[Interest, _Mapping]]] = ..., appends: _Optional[_Iterable[_Union[Append, _Mapping]]] = ..., acks: _Optional[_Iterable[_Union[AppendAck, _Mapping]]] = ..., copies: _Optional[_Iterable[_Union[CopyRows, _Mapping]]] = ..., gone: _Optional[_Iterable[_Union[ClientGone, _Mapping]]] = ..., forwards: _Optional[_Iterable[_Union[Forward, _Mapping]]] = ..., replies: _Optional[_Iterable[_Union[Reply, _Mapping]]] = ..., messages: _Optional[_Iterable[_Union[CoreMessage, _Mapping]]] = ..., subs: _Optional[_Iterable[_Union[RemoteSub, _Mapping]]] = ..., credits: _Optional[_Iterable[_Union[PushCredit, _Mapping]]] = ..., discovers: _Optional[_Iterable[_Union[Discover, _Mapping]]] = ..., discovered: _Optional[_Iterable[_Union[Discovered, _Mapping]]] = ...) -> None: ...
+    pushes: _containers.RepeatedCompositeFieldContainer[Pushed]
+    def __init__(self, hello: _Optional[_Union[PeerHello, _Mapping]] = ..., interests: _Optional[_Iterable[_Union[Interest, _Mapping]]] = ..., appends: _Optional[_Iterable[_Union[Append, _Mapping]]] = ..., acks: _Optional[_Iterable[_Union[AppendAck, _Mapping]]] = ..., copies: _Optional[_Iterable[_Union[CopyRows, _Mapping]]] = ..., gone: _Optional[_Iterable[_Union[ClientGone, _Mapping]]] = ..., forwards: _Optional[_Iterable[_Union[Forward, _Mapping]]] = ..., replies: _Optional[_Iterable[_Union[Reply, _Mapping]]] = ..., messages: _Optional[_Iterable[_Union[CoreMessage, _Mapping]]] = ..., subs: _Optional[_Iterable[_Union[RemoteSub, _Mapping]]] = ..., credits: _Optional[_Iterable[_Union[PushCredit, _Mapping]]] = ..., discovers: _Optional[_Iterable[_Union[Discover, _Mapping]]] = ..., discovered: _Optional[_Iterable[_Union[Discovered, _Mapping]]] = ..., pushes: _Optional[_Iterable[_Union[Pushed, _Mapping]]] = ...) -> None: ...
 
 class PeerHello(_message.Message):
     __slots__ = ("node", "incarnation", "cluster_id", "version")
@@ -144,7 +146,7 @@ class CopyRows(_message.Message):
     def __init__(self, slot: _Optional[int] = ..., epoch: _Optional[int] = ..., copy: _Optional[int] = ..., part: _Optional[int] = ..., first: _Optional[bool] = ..., last: _Optional[bool] = ..., rows: _Optional[bytes] = ...) -> None: ...
 
 class Forward(_message.Message):
-    __slots__ = ("request", "epoch", "slot", "client", "dialect", "subject", "reply_to", "header", "payload")
+    __slots__ = ("request", "epoch", "slot", "client", "dialect", "subject", "reply_to", "header", "payload", "client_name")
     REQUEST_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     SLOT_FIELD_NUMBER: _ClassVar[int]
@@ -154,6 +156,7 @@ class Forward(_message.Message):
     REPLY_TO_FIELD_NUMBER: _ClassVar[int]
     HEADER_FIELD_NUMBER: _ClassVar[int]
     PAYLOAD_FIELD_NUMBER: _ClassVar[int]
+    CLIENT_NAME_FIELD_NUMBER: _ClassVar[int]
     request: int
     epoch: int
     slot: int
@@ -163,7 +166,8 @@ class Forward(_message.Message):
     reply_to: bytes
     header: bytes
     payload: bytes
-    def __init__(self, request: _Optional[int] = ..., epoch: _Optional[int] = ..., slot: _Optional[int] = ..., client: _Optional[int] = ..., dialect: _Optional[int] = ..., subject: _Optional[bytes] = ..., reply_to: _Optional[bytes] = ..., header: _Optional[bytes] = ..., payload: _Optional[bytes] = ...) -> None: ...
+    client_name: str
+    def __init__(self, request: _Optional[int] = ..., epoch: _Optional[int] = ..., slot: _Optional[int] = ..., client: _Optional[int] = ..., dialect: _Optional[int] = ..., subject: _Optional[bytes] = ..., reply_to: _Optional[bytes] = ..., header: _Optional[bytes] = ..., payload: _Optional[bytes] = ..., client_name: _Optional[str] = ...) -> None: ...
 
 class Reply(_message.Message):
     __slots__ = ("request", "outcome", "subject", "header", "payload", "dialect", "epoch")
@@ -172,9 +176,11 @@ class Reply(_message.Message):
         ANSWER: _ClassVar[Reply.Outcome]
         NOT_LEADER: _ClassVar[Reply.Outcome]
         DONE: _ClassVar[Reply.Outcome]
+        MOVED: _ClassVar[Reply.Outcome]
     ANSWER: Reply.Outcome
     NOT_LEADER: Reply.Outcome
     DONE: Reply.Outcome
+    MOVED: Reply.Outcome
     REQUEST_FIELD_NUMBER: _ClassVar[int]
     OUTCOME_FIELD_NUMBER: _ClassVar[int]
     SUBJECT_FIELD_NUMBER: _ClassVar[int]
@@ -226,7 +232,7 @@ class CoreMessage(_message.Message):
     def __init__(self, subject: _Optional[bytes] = ..., reply_to: _Optional[bytes] = ..., header: _Optional[bytes] = ..., payload: _Optional[bytes] = ..., queues: _Optional[_Iterable[bytes]] = ..., plain: _Optional[bool] = ...) -> None: ...
 
 class RemoteSub(_message.Message):
-    __slots__ = ("sub", "client", "slot", "subject", "queue", "gone", "dialect")
+    __slots__ = ("sub", "client", "slot", "subject", "queue", "gone", "dialect", "client_name", "mailbox", "after", "closed", "taken")
     SUB_FIELD_NUMBER: _ClassVar[int]
     CLIENT_FIELD_NUMBER: _ClassVar[int]
     SLOT_FIELD_NUMBER: _ClassVar[int]
@@ -234,6 +240,11 @@ class RemoteSub(_message.Message):
     QUEUE_FIELD_NUMBER: _ClassVar[int]
     GONE_FIELD_NUMBER: _ClassVar[int]
     DIALECT_FIELD_NUMBER: _ClassVar[int]
+    CLIENT_NAME_FIELD_NUMBER: _ClassVar[int]
+    MAILBOX_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    CLOSED_FIELD_NUMBER: _ClassVar[int]
+    TAKEN_FIELD_NUMBER: _ClassVar[int]
     sub: int
     client: int
     slot: int
@@ -241,7 +252,34 @@ class RemoteSub(_message.Message):
     queue: bytes
     gone: bool
     dialect: int
-    def __init__(self, sub: _Optional[int] = ..., client: _Optional[int] = ..., slot: _Optional[int] = ..., subject: _Optional[bytes] = ..., queue: _Optional[bytes] = ..., gone: _Optional[bool] = ..., dialect: _Optional[int] = ...) -> None: ...
+    client_name: str
+    mailbox: int
+    after: _containers.RepeatedScalarFieldContainer[int]
+    closed: bool
+    taken: int
+    def __init__(self, sub: _Optional[int] = ..., client: _Optional[int] = ..., slot: _Optional[int] = ..., subject: _Optional[bytes] = ..., queue: _Optional[bytes] = ..., gone: _Optional[bool] = ..., dialect: _Optional[int] = ..., client_name: _Optional[str] = ..., mailbox: _Optional[int] = ..., after: _Optional[_Iterable[int]] = ..., closed: _Optional[bool] = ..., taken: _Optional[int] = ...) -> None: ...
+
+class Pushed(_message.Message):
+    __slots__ = ("sub", "subject", "header", "payload", "mailbox", "tier", "msg_id", "offset", "over")
+    SUB_FIELD_NUMBER: _ClassVar[int]
+    SUBJECT_FIELD_NUMBER: _ClassVar[int]
+    HEADER_FIELD_NUMBER: _ClassVar[int]
+    PAYLOAD_FIELD_NUMBER: _ClassVar[int]
+    MAILBOX_FIELD_NUMBER: _ClassVar[int]
+    TIER_FIELD_NUMBER: _ClassVar[int]
+    MSG_ID_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    OVER_FIELD_NUMBER: _ClassVar[int]
+    sub: int
+    subject: bytes
+    header: bytes
+    payload: bytes
+    mailbox: int
+    tier: int
+    msg_id: int
+    offset: int
+    over: bool
+    def __init__(self, sub: _Optional[int] = ..., subject: _Optional[bytes] = ..., header: _Optional[bytes] = ..., payload: _Optional[bytes] = ..., mailbox: _Optional[int] = ..., tier: _Optional[int] = ..., msg_id: _Optional[int] = ..., offset: _Optional[int] = ..., over: _Optional[bool] = ...) -> None: ...
 
 class PushCredit(_message.Message):
     __slots__ = ("sub", "said", "taken", "ready")
