@@ -11,6 +11,7 @@ import typer
 
 from mq9.cli import output
 from mq9.cli.arguments import duration
+from mq9.cli.cluster_session import ClusterSession
 from mq9.cli.command import Session, command
 from mq9.errors import Mq9Error, RequestError
 
@@ -63,7 +64,7 @@ class _Result:
 
 
 @contextmanager
-def _probe(session: Session, name: str) -> Iterator[_Result]:
+def _probe(session: Session | ClusterSession, name: str) -> Iterator[_Result]:
     """A probe whose failures are findings: what does not answer is critical, what we asked wrongly is unknown."""
     result = _Result(name)
     try:
@@ -123,3 +124,24 @@ async def mailbox(
             result.fail(UNKNOWN, f"mailbox {address} has no group {group}")
         elif groups:
             result.measure("lag", max(each.lag for each in groups), "", warn_lag, crit_lag)
+
+
+@command(app, "cluster", ClusterSession)
+async def cluster(session: ClusterSession) -> None:
+    """Ask the meta service: critical when slots take no messages, warning when a broker, a replica or a meta node is missing."""
+    from mq9.cli.cluster import meta_nodes  # noqa: PLC0415
+    from mq9.meta.summary import summary  # noqa: PLC0415
+    from mq9.v1 import meta_pb2 as meta  # noqa: PLC0415
+
+    with _probe(session, "cluster") as result:
+        async with session.client() as client:
+            nodes = await meta_nodes(session, client)
+            view = await client.view()
+        found = summary(view.config, view.brokers, view.slots)
+        fenced = sum(broker.state == meta.FENCED for broker in view.brokers)
+        result.measure("not_writable", len(found.not_writable), "", None, 0)
+        result.measure("without_primary", len(found.without_primary), "", None, 0)
+        result.measure("under_replicated", len(found.under_replicated), "", 0, None)
+        result.measure("fenced", fenced, "", 0, None)
+        result.measure("meta_unreachable", sum(node["role"] == "unreachable" for node in nodes), "", 0, None)
+        result.measure("brokers", len(view.brokers) - fenced, "", None, None)

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 PANEL: Final = "Connection"
 
 
-def _option(*names: str, env: str | list[str], help_: str) -> Any:
+def connection_option(*names: str, env: str | list[str], help_: str) -> Any:
+    """An option of how to connect, which `--help` shows apart from a command's own."""
     return typer.Option(*names, envvar=env, help=help_, rich_help_panel=PANEL, show_default=False)
 
 
@@ -40,15 +41,17 @@ class Session:
     """The common options of one run. Every field is an option of every command."""
 
     server: Annotated[
-        str, _option("--server", "-s", env=["MQ9_URL", "NATS_URL"], help_="Server URL, or several joined by commas.")
+        str, connection_option("--server", "-s", env=["MQ9_URL", "NATS_URL"], help_="Server URL, or several joined by commas.")
     ] = "nats://127.0.0.1:4222"
-    user: Annotated[str, _option("--user", env="MQ9_USER", help_="User name.")] = ""
-    password: Annotated[str, _option("--password", env="MQ9_PASSWORD", help_="Password.")] = ""
-    token: Annotated[str, _option("--token", env="MQ9_TOKEN", help_="Token.")] = ""
-    tls_ca: Annotated[str, _option("--tls-ca", env="MQ9_TLS_CA", help_="Certificates (PEM) to trust; turns TLS on.")] = ""
-    tls_cert: Annotated[str, _option("--tls-cert", env="MQ9_TLS_CERT", help_="Client certificate (PEM).")] = ""
-    tls_key: Annotated[str, _option("--tls-key", env="MQ9_TLS_KEY", help_="Private key (PEM) of --tls-cert.")] = ""
-    timeout: Annotated[float, _option("--timeout", env="MQ9_TIMEOUT", help_="Seconds each request may take.")] = 5.0
+    user: Annotated[str, connection_option("--user", env="MQ9_USER", help_="User name.")] = ""
+    password: Annotated[str, connection_option("--password", env="MQ9_PASSWORD", help_="Password.")] = ""
+    token: Annotated[str, connection_option("--token", env="MQ9_TOKEN", help_="Token.")] = ""
+    tls_ca: Annotated[
+        str, connection_option("--tls-ca", env="MQ9_TLS_CA", help_="Certificates (PEM) to trust; turns TLS on.")
+    ] = ""
+    tls_cert: Annotated[str, connection_option("--tls-cert", env="MQ9_TLS_CERT", help_="Client certificate (PEM).")] = ""
+    tls_key: Annotated[str, connection_option("--tls-key", env="MQ9_TLS_KEY", help_="Private key (PEM) of --tls-cert.")] = ""
+    timeout: Annotated[float, connection_option("--timeout", env="MQ9_TIMEOUT", help_="Seconds each request may take.")] = 5.0
     json: Annotated[bool, typer.Option("--json", help="Answer in JSON: one object, or one a line.")] = False
 
     def client(self) -> Client:
@@ -92,16 +95,16 @@ def _without_aiohttp(server: str) -> None:
 Command = Callable[..., Coroutine[Any, Any, None] | None]
 
 
-def command(app: typer.Typer, name: str) -> Callable[[Command], Command]:
-    """Register a function as the command `name`: its parameters after the session, then the common options."""
+def command(app: typer.Typer, name: str, kind: type[Any] = Session) -> Callable[[Command], Command]:
+    """Register a function as the command `name`: its parameters after the session, then the options of that kind of session."""
 
     def register(function: Command) -> Command:
         own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
-        common = _common_parameters()
+        common = _common_parameters(kind)
 
         @wraps(function)
         def run(**values: Any) -> None:
-            session = Session(**{parameter.name: values.pop(parameter.name) for parameter in common})
+            session = kind(**{parameter.name: values.pop(parameter.name) for parameter in common})
             with failures(as_json=session.json):
                 result = function(session, **values)
                 if result is not None:
@@ -116,11 +119,11 @@ def command(app: typer.Typer, name: str) -> Callable[[Command], Command]:
     return register
 
 
-def _common_parameters() -> list[inspect.Parameter]:
-    hints = get_type_hints(Session, include_extras=True)
+def _common_parameters(kind: type[Any]) -> list[inspect.Parameter]:
+    hints = get_type_hints(kind, include_extras=True)
     return [
         inspect.Parameter(each.name, inspect.Parameter.KEYWORD_ONLY, default=each.default, annotation=hints[each.name])
-        for each in fields(Session)
+        for each in fields(kind)
     ]
 
 

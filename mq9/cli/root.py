@@ -13,6 +13,9 @@ from mq9 import __version__
 # Command -> module below mq9.cli with an `app`. A module with several nouns registers each in its app.
 MODULES: Final = {
     "server": "server",
+    "broker": "server",
+    "meta": "meta",
+    "cluster": "cluster",
     "mailbox": "mailbox",
     "send": "send",
     "fetch": "fetch",
@@ -27,7 +30,7 @@ MODULES: Final = {
     "errors": "errors",
     "version": "version",
 }
-GROUPS: Final = frozenset({"mailbox", "agent", "check", "bench", "errors"})  # nouns with verbs of their own
+GROUPS: Final = frozenset({"cluster", "mailbox", "agent", "check", "bench", "errors"})  # nouns with verbs of their own
 
 
 class NounGroup(TyperGroup):

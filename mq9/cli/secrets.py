@@ -12,7 +12,13 @@ from collections.abc import Sequence
 from typing import Final
 
 # Flags whose values are secrets, and the environment variables the commands read instead.
-VARIABLES: Final = {"--password": "MQ9_PASSWORD", "--token": "MQ9_TOKEN", "--embedding-key": "MQ9_EMBEDDING_KEY"}
+VARIABLES: Final = {
+    "--password": "MQ9_PASSWORD",
+    "--token": "MQ9_TOKEN",
+    "--embedding-key": "MQ9_EMBEDDING_KEY",
+    "--cluster-token": "MQ9_CLUSTER_TOKEN",
+}
+META_VARIABLES: Final = {"--token": "MQ9_META_TOKEN", "--secret": "MQ9_META_SECRET"}  # of `mq9 meta`
 URL_FLAGS: Final = ("--server", "-s")
 URL_VARIABLE: Final = "MQ9_URL"
 
@@ -22,6 +28,7 @@ def split_secrets(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
 
     A server URL is a secret when it has a user in it. What follows `--` is not ours to read.
     """
+    variables = META_VARIABLES if arguments[:1] == ["meta"] else VARIABLES
     kept: list[str] = []
     secrets: dict[str, str] = {}
     rest = iter(arguments)
@@ -30,7 +37,7 @@ def split_secrets(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
             kept += [argument, *rest]
             break
         flag, has_value, value = argument.partition("=")
-        if flag not in VARIABLES and flag not in URL_FLAGS:
+        if flag not in variables and flag not in URL_FLAGS:
             kept.append(argument)
             continue
         if not has_value:
@@ -39,8 +46,8 @@ def split_secrets(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
                 kept.append(argument)  # a usage error, for the parser to name
                 break
             value = following
-        if flag in VARIABLES:
-            secrets[VARIABLES[flag]] = value
+        if flag in variables:
+            secrets[variables[flag]] = value
         elif "@" in value:
             secrets[URL_VARIABLE] = value
         else:

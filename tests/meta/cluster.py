@@ -1,10 +1,10 @@
 """A meta service of real processes on free ports of 127.0.0.1, and a load whose every acknowledged write is remembered.
 
-    async with MetaCluster(tmp_path) as cluster, Load(cluster) as load:
-        await load.acknowledged(500)
-        cluster.kill("n0"); cluster.start("n0")
-        await load.acknowledged(500)
-    report = await load.check()
+async with MetaCluster(tmp_path) as cluster, Load(cluster) as load:
+    await load.acknowledged(500)
+    cluster.kill("n0"); cluster.start("n0")
+    await load.acknowledged(500)
+report = await load.check()
 """
 
 from __future__ import annotations
@@ -42,13 +42,17 @@ FAST: dict[str, Any] = {
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports nobody listens on now."""
-    sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
+    """Ports nobody listens on now, and that the kernel gives to no outgoing connection before a test's node listens there."""
+    ports: list[int] = []
+    while len(ports) < count:
+        port = random.randrange(10_000, 32_000)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        if port not in ports:
+            ports.append(port)
     return ports
 
 

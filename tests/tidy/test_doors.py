@@ -42,9 +42,10 @@ DOORS: dict[str, Room] = {
         ("asyncio",),
     ),
     "mq9.client": Room(("mq9.client", "mq9.protocol", "mq9.errors", "mq9.limits", "mq9.clock"), ("msgspec", "nats")),
-    # `mq9 server` and `mq9 verify` run what they name; every other command is a client.
+    # `mq9 server`, `broker`, `meta` and `verify` run what they name; every other command is a client.
     "mq9.cli": Room(
-        ("mq9", "mq9.cli", "mq9.client", "mq9.registry", "mq9.storage", "mq9.protocol", "broker_node", *BASE),
+        ("mq9", "mq9.cli", "mq9.client", "mq9.meta", "mq9.registry", "mq9.storage", "mq9.protocol", "mq9.v1", "broker_node",
+         "meta_service", *BASE),
         ("click", "msgspec", "nats", "rich", "typer"),
     ),
     # Fakes for users' tests and ours: the whole broker in this process, among others.
