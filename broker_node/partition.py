@@ -34,7 +34,7 @@ from mq9.clock import Clock
 from mq9.errors import Mq9Error
 from mq9.limits import SLOTS
 from mq9.settings import Settings
-from mq9.storage.commit import GroupCommit
+from mq9.storage.commit import Commit, GroupCommit
 from mq9.storage.interface import Store
 from mq9.storage.memory_store import MemoryStore
 
@@ -54,7 +54,7 @@ class Host(NamedTuple):
 class Partition:
     """See the module. Somebody steps its `reclaim` a few times a second, and closes it once."""
 
-    def __init__(self, host: Host, store: Store, commit: GroupCommit, *, slot: int | None = None, slots: int = SLOTS) -> None:
+    def __init__(self, host: Host, store: Store, commit: Commit, *, slot: int | None = None, slots: int = SLOTS) -> None:
         """`commit` writes to `store`; both belong to the caller. `slot` of `slots`, or None for all of them."""
         self.settings, self.clock, hooks, self.counters, listed = host
         self.slot = slot
@@ -64,7 +64,7 @@ class Partition:
         self._closed = False
         self.durable = Shelf(store, commit, memory=False, slot=slot)
         in_memory = MemoryStore()
-        memory_commit = GroupCommit(
+        self._memory_commit = memory_commit = GroupCommit(
             in_memory, self.clock, call_soon=hooks.call_soon, call_soon_threadsafe=hooks.call_soon_threadsafe, mode="inline"
         )
         self.memory = Shelf(in_memory, memory_commit, memory=True, slot=slot)
@@ -116,6 +116,10 @@ class Partition:
         self._pushes[sub] = push
         self.pushing.add(push)
 
+    def push_of(self, sub: Subscription) -> Push | None:
+        """What is known of a subscription: how far it has been told."""
+        return self._pushes.get(sub)
+
     def unsubscribe(self, sub: Subscription) -> None:
         """It does not want that subscription any more."""
         push = self._pushes.pop(sub, None)
@@ -159,7 +163,7 @@ class Partition:
         self.fetching.close()
         self.pushing.close()
         self.dead_letters.close()
-        self.memory.commit.close()
+        self._memory_commit.close()
         self.memory.store.close()
 
 

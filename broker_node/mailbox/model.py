@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from broker_node.mailbox.fetching import Waiter
     from broker_node.mailbox.group import Group
     from broker_node.mailbox.timers import Timer
-    from mq9.storage.commit import GroupCommit
+    from mq9.storage.commit import Commit
     from mq9.storage.interface import Store
 
 _COUNTERS: Final = struct.Struct(">QQ")  # the META row of a shelf: last mailbox sequence, live mailboxes
@@ -75,7 +75,7 @@ class Shelf:
         "writable",
     )
 
-    def __init__(self, store: Store, commit: GroupCommit, *, memory: bool, slot: int | None = None) -> None:
+    def __init__(self, store: Store, commit: Commit, *, memory: bool, slot: int | None = None) -> None:
         self.store = store
         self.commit = commit
         self.memory = memory

@@ -22,7 +22,7 @@ from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable
 from queue import SimpleQueue
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from mq9 import limits
 from mq9.clock import Clock
@@ -32,6 +32,26 @@ from mq9.storage.interface import Batch, Store
 log = logging.getLogger("mq9.storage")
 
 Completion = tuple[Callable[..., None], tuple[Any, ...]]
+
+
+class Commit(Protocol):
+    """What a change is staged in and waits for: a GroupCommit, or in a cluster what stands in front of it for one slot."""
+
+    batch: Batch
+    on_failure: Callable[[Mq9Error], None] | None
+    before_seal: Callable[[], None] | None
+
+    @property
+    def stats(self) -> CommitStats:
+        """Counters of the commits."""
+
+    @property
+    def staged_bytes(self) -> int:
+        """Bytes that are not durable yet."""
+
+    def then(self, done: Callable[..., None], *args: Any) -> None:
+        """Have `done(error_or_None, *args)` run after everything staged so far is durable, or has failed."""
+
 
 _WAITING_MAX: Final = limits.COMMIT_OPS_MAX // 4  # completions of one transaction: a change is about four rows
 _IDLE: Final = -1
@@ -150,6 +170,10 @@ class GroupCommit:
         """Bytes that are not durable yet; above STAGED_BYTES_MAX senders should not be read."""
         return self._queued_bytes + self.batch.bytes_staged
 
+    def seal(self) -> None:
+        """Close the open batch now: what is staged from here on goes into a later transaction."""
+        self._seal()
+
     def _schedule_or_seal(self) -> None:
         if self._closed:
             self._refuse()
@@ -216,7 +240,7 @@ class GroupCommit:
         if not self._closed:
             self._continue()
         if failure is None:
-            _complete(group.waiting, None)
+            complete(group.waiting, None)
 
     def _continue(self) -> None:
         """Start or schedule the next commit, or fall idle."""
@@ -243,9 +267,9 @@ class GroupCommit:
         self._queue.clear()
         self._queued_bytes = 0
         self._forget(failure)
-        _complete(waiting, failure)
+        complete(waiting, failure)
         for group in later:
-            _complete(group.waiting, failure)
+            complete(group.waiting, failure)
 
     def _refuse(self) -> None:
         """Closed: fail what is open and nothing else."""
@@ -253,7 +277,7 @@ class GroupCommit:
         self.batch = Batch()
         failure = error("UNAVAILABLE", reason="the broker is stopping")
         self._forget(failure)
-        _complete(waiting, failure)
+        complete(waiting, failure)
 
     def _forget(self, failure: Mq9Error) -> None:
         """Have memory forget what was not committed. That reads the store, which may be past reading; whoever waits for an
@@ -306,7 +330,8 @@ class GroupCommit:
             self._finish(group, self._commit(group.batch))
 
 
-def _complete(waiting: list[Completion], failure: Mq9Error | None) -> None:
+def complete(waiting: list[Completion], failure: Mq9Error | None) -> None:
+    """Run completions, in order."""
     for done, args in waiting:
         try:
             done(failure, *args)

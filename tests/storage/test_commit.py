@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pytest
@@ -66,6 +66,9 @@ class ScriptedStore:
 
     def get(self, table: Table, key: bytes) -> bytes | None:
         return self.memory.get(table, key)
+
+    def get_many(self, keys: Iterable[tuple[Table, bytes]]) -> list[bytes | None]:
+        return self.memory.get_many(keys)
 
     def scan(self, table: Table, start: bytes, stop: bytes, limit: int, bytes_max: int = 1 << 62) -> list[Row]:
         return self.memory.scan(table, start, stop, limit, bytes_max)
