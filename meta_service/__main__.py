@@ -42,10 +42,15 @@ async def _serve(settings: MetaSettings) -> int:
 def _ready_line(server: Server) -> str:
     settings = server.settings
     api, raft = (
-        f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        for host, port in ((settings.host, server.port), (settings.raft_host, server.raft_port))
+        f"{_bracketed(host)}:{port}" for host, port in ((settings.host, server.port), (settings.raft_host, server.raft_port))
     )
-    return f"mq9 {__version__} meta ready node={settings.node} grpc={api} raft={raft} data={Path(settings.data_dir).resolve()}"
+    data = Path(settings.data_dir).resolve()
+    monitor = f" monitor=http://{_bracketed(settings.monitor_host)}:{server.monitor_port}" if server.monitor_port else ""
+    return f"mq9 {__version__} meta ready node={settings.node} grpc={api} raft={raft}{monitor} data={data}"
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
 
 
 def main() -> int:

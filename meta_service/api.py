@@ -46,9 +46,7 @@ _STATUS: Final = {
 class Api:
     """The handlers of one node."""
 
-    def __init__(
-        self, engine: Engine, feed: Feed, leases: Leases, clock: Clock, leader_addresses: Mapping[str, str]
-    ) -> None:
+    def __init__(self, engine: Engine, feed: Feed, leases: Leases, clock: Clock, leader_addresses: Mapping[str, str]) -> None:
         """`leader_addresses`: where each node's API is."""
         self._engine = engine
         self._feed = feed
@@ -108,9 +106,7 @@ class Api:
         await context.abort(status, failure.text, ((CODE_KEY, failure.code),))
         raise AssertionError("abort raises")
 
-    async def _propose(
-        self, context: grpc.aio.ServicerContext, request_id: meta.RequestId | None, **op: Any
-    ) -> pb.CommandResult:
+    async def _propose(self, context: grpc.aio.ServicerContext, request_id: meta.RequestId | None, **op: Any) -> pb.CommandResult:
         command = pb.MetaCommand(now_ms=self._clock.wall_ms(), **op)
         if request_id is not None and request_id.client:
             if len(request_id.client.encode()) > limits.META_NAME_BYTES_MAX:
@@ -225,4 +221,3 @@ class Api:
         if self._streams >= limits.META_STREAMS_MAX:
             await self._abort(context, error("LIMIT_EXCEEDED", reason=f"{limits.META_STREAMS_MAX} streams are open"))
         self._streams += 1
-

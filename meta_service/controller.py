@@ -103,11 +103,8 @@ def _start_moves(view: View) -> Iterator[pb.MetaCommand]:
             continue
         coming.update(add)
         going.update(remove)
-        yield pb.MetaCommand(
-            start_move=meta.StartMove(slot=slot.slot, epoch=slot.epoch, ver=slot.ver, add=add, remove=remove)
-        )
+        yield pb.MetaCommand(start_move=meta.StartMove(slot=slot.slot, epoch=slot.epoch, ver=slot.ver, add=add, remove=remove))
 
 
 def _isr_wanted(view: View, slot: meta.Slot) -> int:
     return min(view.config.min_in_sync, len(slot.replicas))
-

@@ -98,6 +98,7 @@ class Engine:
         self.options = options
         self._hooks = hooks
         self.failure: BaseException | None = None
+        self.proposals = 0  # since start
         self.disk = Disk(options.directory, sync=options.sync)
         try:
             self.state = State(self.disk, hooks.on_change)
@@ -141,6 +142,7 @@ class Engine:
         """Have a command agreed on and applied. The future may fail with NotLeader, OutcomeUnknown or Mq9Error, or never
         be answered when the leadership is lost in an unlucky moment: wait with a timeout."""
         command.version = COMMAND_VERSION
+        self.proposals += 1
         body = command.SerializeToString()
         future: Future[pb.CommandResult] = Future()
         if len(body) > limits.META_COMMAND_BYTES_MAX:

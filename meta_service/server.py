@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 
@@ -27,6 +27,9 @@ from mq9.clock import Clock
 from mq9.errors import error
 from mq9.meta.rpc import CHANNEL_OPTIONS
 from mq9.v1 import raft_pb2 as pb
+
+if TYPE_CHECKING:
+    from mq9.monitor.http import MonitorServer
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +73,8 @@ class Server:
         )
         self._grpc: grpc.aio.Server | None = None
         self._in_flight: set[Future[pb.CommandResult]] = set()
-        self.port = self.raft_port = 0
+        self._monitor: MonitorServer | None = None
+        self.port = self.raft_port = self.monitor_port = 0
 
     def _hooks(self) -> Hooks:
         """From the Raft thread to this loop, in order."""
@@ -98,12 +102,26 @@ class Server:
         server.add_generic_rpc_handlers((self._api.handlers(),))
         try:
             self.port = _listen(server, self.settings)
+            await self._start_monitor()
             self.raft_port = await asyncio.to_thread(self.engine.start)
         except BaseException:  # whatever it was, the directory must not stay locked
             self.engine.abandon()
+            if self._monitor is not None:
+                await self._monitor.close()
             raise
         await server.start()
         self._grpc = server
+
+    async def _start_monitor(self) -> None:
+        if self.settings.monitor_port < 0:
+            return
+        from meta_service.monitor import MetaMonitor, Sources  # noqa: PLC0415  # HTTP takes longer to load than all the rest
+
+        engine = self.engine
+        self._monitor = MetaMonitor(
+            Sources(engine.status, lambda: engine.proposals, lambda: engine.failure, lambda: self._feed.view)
+        )
+        self.monitor_port = await self._monitor.start(self.settings.monitor_host, self.settings.monitor_port)
 
     def stop_soon(self) -> None:
         """Begin to stop; `wait_closed` returns when that is done."""
@@ -118,6 +136,8 @@ class Server:
         self._api.close()
         if self._grpc is not None:
             await self._grpc.stop(GRACE_S)
+        if self._monitor is not None:
+            await self._monitor.close()
         return self.engine.failure is None
 
     # --- The leader's duties ------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from mq9.errors import error
 ENV_PREFIX: Final = "MQ9_META_"
 API_PORT: Final = 9323
 RAFT_PORT: Final = 9423
+MONITOR_PORT: Final = 8322
 
 
 def _setting(default: Any, doc: str, *, secret: bool = False, choices: tuple[str, ...] = ()) -> Any:
@@ -37,6 +38,8 @@ class MetaSettings:
     port: int = _setting(API_PORT, "Port of the API; 0 picks a free one and the ready line names it.")
     raft_host: str = _setting("127.0.0.1", "Address the other nodes connect to. Beyond localhost it needs a secret or TLS.")
     raft_port: int = _setting(RAFT_PORT, "Port for the other nodes; 0 picks a free one (a single node has no use for it).")
+    monitor_host: str = _setting("127.0.0.1", "Address of the monitoring pages, which anybody who reaches them can read.")
+    monitor_port: int = _setting(MONITOR_PORT, "Port of the monitoring pages (HTTP); 0 picks a free one, -1: none.")
     data_dir: str = _setting("./mq9-meta", "Directory of the journal and the state; made when absent.")
     secret: str = _setting("", "Known to all nodes, which prove it to each other. Prefer MQ9_META_SECRET.", secret=True)
     token: str = _setting("", "What brokers and tools must show the API. Prefer MQ9_META_TOKEN.", secret=True)
@@ -65,6 +68,7 @@ FIELDS: dict[str, dataclasses.Field[Any]] = {field.name: field for field in data
 _RANGES: dict[str, tuple[float, float]] = {
     "port": (0, 65_535),
     "raft_port": (0, 65_535),
+    "monitor_port": (-1, 65_535),
     "slots": (1, limits.META_SLOTS_MAX),
     "replication_factor": (1, 16),
     "min_in_sync": (1, 16),

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mq9 import __version__, limits
+from mq9.monitor.http import BadQuery
 
 if TYPE_CHECKING:
     from broker_node.router.sublist import Subscription
@@ -22,10 +23,6 @@ if TYPE_CHECKING:
     from broker_node.session import Session
 
 Page = dict[str, Any]
-
-
-class BadQuery(Exception):
-    """A query parameter that cannot be used; the text says which and why."""
 
 
 def page_of(query: Mapping[str, str]) -> tuple[int, int]:

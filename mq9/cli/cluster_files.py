@@ -84,9 +84,9 @@ def prepare(root: Path, *, brokers: int, metas: int, port: int) -> ClusterFiles:
     if len(files.brokers) > brokers:
         reason = f"the cluster in {root} has {len(files.brokers)} brokers; `mq9 cluster drain` is how one leaves"
         raise error("INVALID_REQUEST", reason=reason)
-    free = iter(_free_ports(2 * metas + 3 * brokers))
+    free = iter(_free_ports(3 * (metas + brokers)))
     for number in range(1, metas + 1):
-        files.meta.setdefault(f"meta{number}", {"api": next(free), "raft": next(free)})
+        files.meta.setdefault(f"meta{number}", {"api": next(free), "raft": next(free), "monitor": next(free)})
     for number in range(1, brokers + 1):
         client = port + number - 1 if port else next(free)
         files.brokers.setdefault(f"broker{number}", {"client": client, "peer": next(free), "monitor": next(free)})

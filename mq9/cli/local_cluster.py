@@ -168,7 +168,7 @@ def _metas(files: ClusterFiles, more: list[str]) -> list[Plan]:
     for name, ports in files.meta.items():
         flags = _flags({
             "node": name, "members": members, "host": HOST, "port": ports["api"], "raft-host": HOST, "raft-port": ports["raft"],
-            "data-dir": files.root / name,
+            "monitor-port": ports["monitor"], "data-dir": files.root / name,
         })  # fmt: skip
         command = [sys.executable, "-m", "meta_service", *flags, *more]
         plans.append(Plan(name, command, environ, files.root / f"{name}.log"))

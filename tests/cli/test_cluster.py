@@ -283,7 +283,20 @@ def test_data_is_given_up_only_by_who_says_so(three: Up) -> None:
 
 
 def test_a_meta_node(tmp_path: Path) -> None:
-    command = [*COMMAND, "meta", "--port", "0", "--raft-port", "0", "--data-dir", str(tmp_path / "m"), "--disk-reserve", "0"]
+    command = [
+        *COMMAND,
+        "meta",
+        "--port",
+        "0",
+        "--raft-port",
+        "0",
+        "--monitor-port",
+        "-1",
+        "--data-dir",
+        str(tmp_path / "m"),
+        "--disk-reserve",
+        "0",
+    ]
     process = Process([*command, "--token", "seen by nobody"], tmp_path / "meta.log", environment())
     process.spawn()
     line = process.read_line()

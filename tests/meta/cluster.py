@@ -38,6 +38,7 @@ T = TypeVar("T")
 # Shorter than an operator's, so that a test sees many elections and compactions; not shorter than a busy machine allows.
 FAST: dict[str, Any] = {
     "barrier_s": 0.1, "log_entries_max": 2000, "log_entries_kept": 500, "secret": SECRET, "disk_reserve": 0,
+    "monitor_port": -1,
 }  # fmt: skip
 
 

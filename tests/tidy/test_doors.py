@@ -54,7 +54,7 @@ DOORS: dict[str, Room] = {
         ("msgspec", "nats"),
     ),
     "broker_node": Room(
-        ("broker_node", "mq9", "mq9.nats", "mq9.protocol", "mq9.storage", "mq9.registry", *BASE),
+        ("broker_node", "mq9", "mq9.monitor", "mq9.nats", "mq9.protocol", "mq9.storage", "mq9.registry", *BASE),
         ("aiohttp", "anyio", "msgspec", "prometheus_client", "uvloop", "websockets"),
     ),
     # What a command does and what a mailbox is: never a socket, a frame, a transaction or an event loop.
@@ -85,11 +85,16 @@ DOORS: dict[str, Room] = {
         ("broker_node", "mq9.meta", "mq9.nats", "mq9.protocol", "mq9.registry", "mq9.storage", "mq9.v1", *BASE),
         ("google", "grpc", "msgspec"),
     ),
+    # HTTP for operators: connections, time limits, formats; what is shown belongs to whoever shows it.
+    "mq9.monitor": Room(("mq9.monitor", *BASE), ("aiohttp", "msgspec", "prometheus_client")),
     "mq9.v1": Room(("mq9.v1",), ("google",), IO),  # what proto/ compiles to
     # How brokers and tools reach the meta service: finds the leader, repeats what may be repeated.
     "mq9.meta": Room(("mq9.meta", "mq9.v1", *BASE), ("google", "grpc")),
     # What a cluster must agree on, in Raft; never the broker.
-    "meta_service": Room(("meta_service", "mq9", "mq9.meta", "mq9.v1", *BASE), ("google", "grpc", "lmdb", "pysyncobj")),
+    "meta_service": Room(
+        ("meta_service", "mq9", "mq9.meta", "mq9.monitor", "mq9.v1", *BASE),
+        ("aiohttp", "google", "grpc", "lmdb", "prometheus_client", "pysyncobj"),
+    ),
 }  # fmt: skip
 
 
