@@ -60,7 +60,7 @@ class Partitions(Protocol):
 
     def open(self, slot: int, commit: SlotCommit) -> object: ...
 
-    def close(self, slot: int) -> None: ...
+    def close_slot(self, slot: int) -> None: ...
 
 
 AskIsr = Callable[[Leader, meta.IsrChange], None]
@@ -205,7 +205,7 @@ class Replicator:
     def _close(self, slot: int) -> None:
         if slot in self.serving:
             self.serving.discard(slot)
-            self.partitions.close(slot)
+            self.partitions.close_slot(slot)
 
     def _end(self, leader: Leader) -> None:
         if self.leaders.get(leader.slot) is leader:

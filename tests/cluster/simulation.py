@@ -183,7 +183,7 @@ class Node:
         self.world.check_one_serves(slot)
         return self.partitions[slot]
 
-    def close(self, slot: int) -> None:
+    def close_slot(self, slot: int) -> None:
         del self.partitions[slot]
 
     def ask_isr(self, asking: Leader, change: meta.IsrChange) -> None:
