@@ -46,6 +46,19 @@ PULL_MESSAGES = 200_000
 SETTLE_S = 30.0  # how long one measurement may take beyond its time before it is given up
 
 
+def cpu_s(pid: int) -> float:
+    """Processor time of a process so far, all its threads, in seconds; 0 where the system does not tell."""
+    try:
+        words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
+
+
+class LoadFailed(SystemExit):
+    """A measurement that gives no figure. Ends a benchmark that does not handle it."""
+
+
 @dataclass
 class Target:
     """One server under load. `name` is its column."""
@@ -59,11 +72,7 @@ class Target:
 
     def cpu_s(self) -> float:
         """Processor time of the server so far, all its threads, in seconds; 0 where the system does not tell."""
-        try:
-            words = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            return 0.0
-        return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
+        return cpu_s(self.pid)
 
     def fresh(self) -> str:
         """A new mailbox, or a new stream with a consumer; its name."""
@@ -111,12 +120,15 @@ class Load:
     def run(self, *arguments: object, seconds: float) -> dict[str, Any]:
         """One measurement, as load.c prints it."""
         command = [str(self.program), *map(str, arguments)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + SETTLE_S, check=False)
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + SETTLE_S, check=False)
+        except subprocess.TimeoutExpired as failure:
+            raise LoadFailed(f"{' '.join(command)}: not done after {failure.timeout:.0f} s") from None
         if done.returncode:
-            raise SystemExit(f"{' '.join(command)}: {done.stderr}")
+            raise LoadFailed(f"{' '.join(command)}: {done.stderr}")
         result: dict[str, Any] = json.loads(done.stdout)
         if result["errors"]:
-            raise SystemExit(f"{' '.join(command)}: {result}")
+            raise LoadFailed(f"{' '.join(command)}: {result}")
         return result
 
 

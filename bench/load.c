@@ -9,6 +9,9 @@
 //   load core PORT SUBJECT SUBSCRIBERS AHEAD SIZE SECONDS
 //       one connection publishes, never more than AHEAD messages before the slowest of SUBSCRIBERS others; counts deliveries
 //
+// PORT and SUBJECT (MAILBOX, STREAM.CONSUMER) may be comma-separated lists: the connections take them in turn, so that one
+// run loads several nodes and mailboxes. (Not for core, which has one subject.)
+//
 // Talks to 127.0.0.1 alone and stops after SECONDS. Prints one JSON object: messages, seconds, rate, latency quantiles in
 // microseconds (of a request; of a whole batch; none for core), errors.
 
@@ -35,6 +38,7 @@ typedef struct {
 } Buffer;
 
 typedef struct {
+    const char *subject;
     int fd, number; // the number and the process make its inbox: late answers to another run must not count
     bool wants_write;
     Buffer in, out;
@@ -53,7 +57,7 @@ typedef struct {
 enum Mode { SEND, MQ9, JETSTREAM, CORE };
 
 static enum Mode mode;
-static const char *subject, *good;
+static const char *good;
 static int outstanding; // send: requests at a time; pull: the size of a batch
 static size_t payload_size;
 static char *payload;
@@ -168,11 +172,24 @@ static void flush(Connection *connection)
     }
 }
 
-static void open_connection(Connection *connection, int number, int port)
+// The item of a comma-separated list that is number `number`'s turn.
+static char *turn_of(const char *list, int number)
 {
+    int items = 1;
+    for (const char *at = list; *at; at++)
+        items += *at == ',';
+    for (int skipped = 0; skipped < number % items; skipped++)
+        list = strchr(list, ',') + 1;
+    return strndup(list, strcspn(list, ","));
+}
+
+static void open_connection(Connection *connection, int number, const char *ports, const char *subjects)
+{
+    int port = atoi(turn_of(ports, number));
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     int yes = 1;
     connection->number = number;
+    connection->subject = turn_of(subjects, number);
     connection->fd = socket(AF_INET, SOCK_STREAM, 0);
     if (connect(connection->fd, (struct sockaddr *)&address, sizeof address) < 0)
         die("connect: %s", strerror(errno));
@@ -187,7 +204,7 @@ static void open_connection(Connection *connection, int number, int port)
     if (mode != CORE)
         size += sprintf(text + size, "SUB _INBOX.load%d.%d.* 1\r\n", process, number);
     else if (number > 0)
-        size += snprintf(text + size, 512, "SUB %s 1\r\nPING\r\n", subject);
+        size += snprintf(text + size, 512, "SUB %s 1\r\nPING\r\n", connection->subject);
     connection->out.end += (size_t)size;
 }
 
@@ -198,7 +215,7 @@ static void ask_one(Connection *connection, int slot)
     char reply[64];
     snprintf(reply, sizeof reply, "_INBOX.load%d.%d.%d", process, connection->number, slot);
     connection->begun[slot] = now_ns();
-    publish(connection, subject, reply, payload, payload_size);
+    publish(connection, connection->subject, reply, payload, payload_size);
 }
 
 static void ask_batch(Connection *connection)
@@ -207,12 +224,12 @@ static void ask_batch(Connection *connection)
     int size;
     snprintf(reply, sizeof reply, "_INBOX.load%d.%d.f", process, connection->number);
     if (mode == MQ9) {
-        snprintf(to, sizeof to, "$mq9.AI.MSG.FETCH.%s", subject);
+        snprintf(to, sizeof to, "$mq9.AI.MSG.FETCH.%s", connection->subject);
         size = snprintf(body, sizeof body,
             "{\"group_name\":\"g\",\"deliver\":\"earliest\",\"config\":{\"num_msgs\":%d,\"max_wait_ms\":900,\"stream\":true}}",
             outstanding);
     } else {
-        snprintf(to, sizeof to, "$JS.API.CONSUMER.MSG.NEXT.%s", subject);
+        snprintf(to, sizeof to, "$JS.API.CONSUMER.MSG.NEXT.%s", connection->subject);
         size = snprintf(body, sizeof body, "{\"batch\":%d,\"expires\":900000000}", outstanding);
     }
     connection->in_batch = 0;
@@ -225,7 +242,7 @@ static void acknowledge(Connection *connection)
     char to[512], reply[64], body[64] = "+ACK";
     snprintf(reply, sizeof reply, "_INBOX.load%d.%d.a", process, connection->number);
     if (mode == MQ9) {
-        snprintf(to, sizeof to, "$mq9.AI.MSG.ACK.%s", subject);
+        snprintf(to, sizeof to, "$mq9.AI.MSG.ACK.%s", connection->subject);
         snprintf(body, sizeof body, "{\"group_name\":\"g\",\"msg_id\":%.20s}", connection->last);
     } else {
         snprintf(to, sizeof to, "%s", connection->last);
@@ -322,7 +339,7 @@ static void publish_more(Connection *all)
     Buffer *out = &all[0].out;
     while (out->end - out->start < BLOCK && published < slowest + (uint64_t)outstanding && now_ns() < deadline) {
         char *text = room(out, payload_size + 600);
-        int head = snprintf(text, 560, "PUB %s %zu\r\n", subject, payload_size);
+        int head = snprintf(text, 560, "PUB %s %zu\r\n", all[0].subject, payload_size);
         memcpy(text + head, payload, payload_size);
         memcpy(text + head + (int)payload_size, "\r\n", 2);
         out->end += (size_t)head + payload_size + 2;
@@ -394,7 +411,6 @@ int main(int argc, char **argv)
     mode = strcmp(argv[1], "send") == 0 ? SEND : strcmp(argv[1], "mq9") == 0 ? MQ9 : strcmp(argv[1], "core") == 0 ? CORE : JETSTREAM;
     int count = atoi(argv[4]);
     double seconds = atof(argv[7]);
-    subject = argv[3];
     outstanding = atoi(argv[5]);
     wanted = mode == MQ9 || mode == JETSTREAM ? strtoull(argv[6], NULL, 10) : UINT64_MAX;
     if (mode == SEND || mode == CORE) {
@@ -409,7 +425,7 @@ int main(int argc, char **argv)
     epoll_fd = epoll_create1(0);
     Connection *connections = calloc((size_t)count, sizeof *connections);
     for (int number = 0; number < count; number++)
-        open_connection(&connections[number], number, atoi(argv[2]));
+        open_connection(&connections[number], number, argv[2], argv[3]);
     uint64_t begun = now_ns();
     deadline = begun + (uint64_t)(seconds * 1e9);
     for (int number = 0; number < count; number++) {

@@ -131,8 +131,8 @@ class LocalCluster:
     """All of them. `say` takes lines for whoever watches."""
 
     def __init__(self, files: ClusterFiles, meta_flags: list[str], say: Callable[[str], None], *, restart: bool) -> None:
-        self._metas = [Child(plan, say, restart=restart) for plan in _metas(files, meta_flags)]
-        self._brokers = [Child(plan, say, restart=restart) for plan in _brokers(files)]
+        self._metas = [Child(plan, say, restart=restart) for plan in meta_plans(files, meta_flags)]
+        self._brokers = [Child(plan, say, restart=restart) for plan in broker_plans(files)]
 
     async def start(self) -> None:
         """Start everything. Raises UNAVAILABLE, with everything stopped again, when one does not start."""
@@ -161,7 +161,8 @@ def _flags(values: dict[str, object]) -> list[str]:
     return [text for name, value in values.items() for text in (f"--{name}", str(value))]
 
 
-def _metas(files: ClusterFiles, more: list[str]) -> list[Plan]:
+def meta_plans(files: ClusterFiles, more: list[str]) -> list[Plan]:
+    """How the nodes of the meta service are started. `more`: flags for all of them."""
     members = ",".join(f"{name}={HOST}:{ports['raft']}:{ports['api']}" for name, ports in files.meta.items())
     environ = {**os.environ, "MQ9_META_TOKEN": files.secret("token"), "MQ9_META_SECRET": files.secret("secret")}
     plans = []
@@ -175,7 +176,8 @@ def _metas(files: ClusterFiles, more: list[str]) -> list[Plan]:
     return plans
 
 
-def _brokers(files: ClusterFiles) -> list[Plan]:
+def broker_plans(files: ClusterFiles) -> list[Plan]:
+    """How the brokers are started."""
     environ = {**os.environ, "MQ9_CLUSTER_TOKEN": files.secret("token")}
     plans = []
     for name, ports in files.brokers.items():
