@@ -8,12 +8,11 @@ import gc
 import os
 import signal
 import sys
-from pathlib import Path
 
 from broker_node import logs
 from broker_node.event_loop import new_event_loop
+from broker_node.ready import ready_line
 from broker_node.server import Server
-from mq9 import __version__
 from mq9.clock import SystemClock
 from mq9.errors import Mq9Error
 from mq9.settings import FIELDS, Settings, flag, resolve
@@ -40,22 +39,9 @@ async def _serve(settings: Settings) -> int:
     # What was built so far lives as long as the process: the collector need not walk it again and again.
     gc.collect()
     gc.freeze()
-    print(_ready_line(server), flush=True)  # noqa: T201  # what supervisors and tests wait for
+    print(ready_line(server), flush=True)  # noqa: T201  # what supervisors and tests wait for
     await server.wait_closed()
     return 0
-
-
-def _ready_line(server: Server) -> str:
-    settings = server.settings
-    monitor = f"http://{_url_host(settings.monitor_host)}:{server.monitor_port}" if server.monitor_port else "off"
-    clients = f"nats://{_url_host(settings.host)}:{server.port}"
-    line = f"mq9 {__version__} ready {clients} monitor={monitor} data={Path(settings.data_dir).resolve()}"
-    scheme = "wss" if settings.tls_cert else "ws"
-    return f"{line} websocket={scheme}://{_url_host(settings.ws_host)}:{server.ws_port}" if server.ws_port else line
-
-
-def _url_host(host: str) -> str:
-    return f"[{host}]" if ":" in host else host or "0.0.0.0"  # noqa: S104  # says where we listen, does not choose it
 
 
 def main() -> int:

@@ -1,8 +1,8 @@
 """The process side of a broker: listen, accept, upgrade to TLS, watch, drain.
 
 `Server` owns the event loop's half of everything and builds the other half: the broker, which knows no sockets. Start order:
-what can be wrong with the settings, the store, the listener, the monitor. End order: no new clients, lame duck for those
-there are, the last commit, the monitor.
+what can be wrong with the settings, the store, the listener, in a cluster the peers and the meta service, the monitor. End
+order: no new clients, lame duck for those there are, the last commit, the cluster, the monitor.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ import secrets
 import ssl
 import string
 from collections.abc import Callable
-from typing import Final
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
 
 from broker_node.broker import Broker
+from broker_node.cluster.disk import check_single
 from broker_node.connection import Connection
 from broker_node.event_loop import AsyncioHooks
 from broker_node.hub import Hub, Timing
@@ -25,8 +27,12 @@ from broker_node.monitor.http import Monitor
 from broker_node.tls import server_context
 from broker_node.websocket import WebSocketDoor
 from mq9.clock import Clock, SystemClock
+from mq9.errors import Mq9Error
 from mq9.limits import ACCEPT_BACKLOG, DESCRIPTORS_RESERVED
 from mq9.settings import Settings
+
+if TYPE_CHECKING:
+    from broker_node.cluster.node import ClusterNode
 
 log = logging.getLogger("mq9.server")
 
@@ -49,6 +55,7 @@ class Server:
         self.server_id = "N" + "".join(secrets.choice(string.ascii_uppercase + "234567") for _ in range(55))
         self.broker: Broker
         self.hub: Hub
+        self.node: ClusterNode | None = None  # of a broker in a cluster
         self._make_broker = make_broker
         self._timing = timing or Timing()
         self._listener: asyncio.Server | None = None
@@ -74,17 +81,22 @@ class Server:
         settings = self.settings
         context = server_context(settings)
         hooks = AsyncioHooks(self._loop)
-        self.broker = self._make_broker(settings, self.clock, hooks)
+        self.broker = self._built_broker(hooks)
         self.hub = hub = Hub(settings, self.clock, self.broker, hooks, timing=self._timing)
         hub.max_connections = min(settings.max_connections, max(1, raise_descriptor_limit() - DESCRIPTORS_RESERVED))
         hub.upgrade = self._upgrade
         hub.all_gone = self._empty.set
         try:
             self._listener = await self._loop.create_server(
-                lambda: Connection(hub, context), settings.host or None, settings.port, backlog=ACCEPT_BACKLOG, reuse_address=True
-            )
+                lambda: Connection(hub, context), settings.host or None, settings.port, backlog=ACCEPT_BACKLOG,
+                reuse_address=True, start_serving=self.node is None,
+            )  # fmt: skip
             self._port = self._listener.sockets[0].getsockname()[1]
             hub.info = self._info(context)
+            if self.node is not None:
+                self.node.on_urls = self._urls_changed
+                await self.node.start(self._port)
+                await self._listener.start_serving()
             if settings.ws_port >= 0:
                 self._ws_listener = await self._loop.create_server(
                     lambda: WebSocketDoor(hub), settings.ws_host or None, settings.ws_port, ssl=context, backlog=ACCEPT_BACKLOG
@@ -93,12 +105,37 @@ class Server:
             if settings.monitor_port >= 0:
                 self._monitor = Monitor(self)
                 self.monitor_port = await self._monitor.start(settings.monitor_host, settings.monitor_port)
-        except OSError:
+        except (OSError, Mq9Error):
             await self._abandon()
             raise
         self.broker.start()
         self._tick = self._loop.call_later(self._timing.tick_s, self._on_tick)
         log.info("listening on %s:%d for at most %d clients", settings.host, self.port, hub.max_connections)
+
+    def _built_broker(self, hooks: LoopHooks) -> Broker:
+        """A single one, or, by the settings, one that is in a cluster and has to join it."""
+        if self.settings.node_id:
+            # Imported by those who need it alone: gRPC takes longer to load than all the rest.
+            made: type[ClusterNode] = import_module("broker_node.cluster.node").ClusterNode
+            broker = Broker(self.settings, self.clock, hooks, make_cluster=made)
+            assert isinstance(broker.cluster, made)
+            self.node = broker.cluster
+            return broker
+        broker = self._make_broker(self.settings, self.clock, hooks)
+        try:
+            check_single(broker.store)
+        except Mq9Error:
+            broker.close()
+            raise
+        return broker
+
+    def _urls_changed(self, urls: list[str]) -> None:
+        """Brokers have come or gone: clients hear where else they can connect to."""
+        hub = self.hub
+        hub.info["connect_urls"] = urls
+        for session in hub.sessions.values():
+            if session.id not in hub.waiting:
+                session.send_info()
 
     async def _abandon(self) -> None:
         """Undo a start that failed half way."""
@@ -106,6 +143,8 @@ class Server:
         if self._monitor is not None:
             await self._monitor.close()
         self.broker.close()
+        if self.node is not None:
+            await self.node.leave()
 
     def _stop_listening(self) -> None:
         for listener in (self._listener, self._ws_listener):
@@ -204,6 +243,8 @@ class Server:
         hub = self.hub
         if hub.sessions:
             log.info("draining: %d clients have %g s to move", len(hub.sessions), self.settings.lame_duck_grace_s)
+            if self.node is not None:
+                hub.info["connect_urls"] = self.node.others()
             hub.tell_lame_duck()
             await self._until_empty(self.settings.lame_duck_grace_s)
         await self._close_clients()
@@ -226,7 +267,11 @@ class Server:
             await self._until_empty(interval_s)
             if not self._hurry.is_set():
                 session.close()
+        if self.node is not None:
+            await self.node.settle()
         self.broker.close()
+        if self.node is not None:
+            await self.node.leave()
         for session in list(self.hub.sessions.values()):
             session.close()
         await self._until_empty(FLUSH_S_MAX)

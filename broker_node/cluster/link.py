@@ -59,11 +59,6 @@ _CHANNEL_OPTIONS: Final = (
     ("grpc.use_local_subchannel_pool", 1),  # a new attempt is a new connection
 )
 
-# A batch on the wire is its envelopes one after another, each behind the tag of its field and its length.
-_TAGS: Final = {
-    field.name: bytes([field.number << 3 | 2]) for field in PeerBatch.DESCRIPTOR.fields if field.is_repeated
-}  # fmt: skip
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bounds:
@@ -88,6 +83,10 @@ def _varint(number: int) -> bytes:
         number >>= 7
     out.append(number)
     return bytes(out)
+
+
+# A batch on the wire is its envelopes one after another, each behind the tag of its field and its length.
+_TAGS: Final = {field.name: _varint(field.number << 3 | 2) for field in PeerBatch.DESCRIPTOR.fields if field.is_repeated}
 
 
 class Link:
@@ -272,10 +271,12 @@ class PeerLinks:
         wanted = {node: place for node, place in peers.items() if node != mine.node}
         for node, peer in list(self._peers.items()):
             if renewed or wanted.get(node) != (peer.address, peer.incarnation):
-                self._forget(node, "it is somewhere else, or this node has registered anew")
+                self._forget(
+                    node, "this node has registered anew" if renewed else "its session is over, or another one has begun"
+                )
         for node, link in list(self._accepted.items()):
             if node not in wanted or link.incarnation < wanted[node][1]:
-                self._accepted_ended(link, "its incarnation is over")
+                self._accepted_ended(link, "its session is over")
         for node, (address, incarnation) in wanted.items():
             if node not in self._peers and mine.incarnation:
                 peer = self._peers[node] = _Peer(node, address, incarnation)

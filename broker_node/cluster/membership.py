@@ -62,6 +62,7 @@ class Membership:
         self._heartbeat_s = 0.0
         self._lease_until_s = float("-inf")
         self._had_lease = False
+        self._wants_anew = False
         self._renewals: deque[tuple[float, int]] = deque()  # when sent, and what must have been watched; oldest first
         self._lease_timer: asyncio.TimerHandle | None = None
         self._first_lease = asyncio.Event()
@@ -80,12 +81,17 @@ class Membership:
         except TimeoutError as failure:
             await self.close()
             raise error("UNAVAILABLE", reason="the meta service gave no lease in time") from failure
-        except BaseException:
+        except BaseException:  # whatever it was, nothing is left running
             await self.close()
             raise
         if self._failure is not None:
             await self.close()
             raise self._failure
+
+    def register_anew(self) -> None:
+        """Give up what this node leads, and go on as a new incarnation."""
+        self._wants_anew = True
+        self._end_lease()
 
     async def leave(self) -> None:
         """End the session: others lead what this node led. It must have stopped serving. Nothing is renewed after this."""
@@ -171,7 +177,7 @@ class Membership:
         if reply is grpc.aio.EOF:
             self.client.next_node()
             return False
-        if not reply.renewed:
+        if not reply.renewed or self._wants_anew:
             await self._register_again()
         elif reply.seq == seq:
             self._renewals.append((sent_s, reply.changed_rev))
@@ -182,6 +188,7 @@ class Membership:
         """The session is over. What this node led, others may lead by now."""
         log.warning("the session of %s, incarnation %d, is over", self.node, self.incarnation)
         self._end_lease()
+        self._wants_anew = False
         while True:
             try:
                 await self._register()
@@ -199,6 +206,8 @@ class Membership:
 
     def _renew(self) -> None:
         """Take the answers into account whose changes have been watched."""
+        if self._wants_anew:
+            self._renewals.clear()
         while self._renewals and self._renewals[0][1] <= self.rev:
             sent_s, _ = self._renewals.popleft()
             self._lease_until_s = max(self._lease_until_s, sent_s + self.lease_s)
@@ -224,7 +233,7 @@ class Membership:
         if holds:
             log.info("the lease holds")
             self._first_lease.set()
-        else:
+        elif self._tasks:
             log.warning("the lease has ended: this broker serves no slot")
         self._tell(self.on_lease, holds)
 

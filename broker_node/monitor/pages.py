@@ -43,7 +43,7 @@ def healthz(server: Server) -> Page:
     """`status` is ok, or unavailable with the reason in `error`."""
     if server.is_draining:
         return {"status": "unavailable", "error": "draining"}
-    if failure := server.broker.health():
+    if failure := server.broker.health() or (server.node.health() if server.node is not None else ""):
         return {"status": "unavailable", "error": failure}
     return {"status": "ok"}
 
@@ -52,6 +52,7 @@ def varz(server: Server) -> Page:
     """The server as a whole."""
     settings, hub, traffic = server.settings, server.hub, server.totals()
     uptime_s = server.uptime_s()
+    cluster: Page = {"cluster": server.node.stats()} if server.node is not None else {}
     return {
         "server_id": server.server_id,
         "server_name": hub.info["server_name"],
@@ -93,6 +94,7 @@ def varz(server: Server) -> Page:
         "slow_consumers": traffic["slow_consumers"],
         "stale_connections": traffic["stale_connections"],
         "subscriptions": len(server.broker.core.sublist),
+        **cluster,
     }
 
 

@@ -42,19 +42,22 @@ TEST_SETTINGS: dict[str, object] = {
 READY = re.compile(
     r"mq9 (?P<version>\S+) ready nats://(?P<host>[^:\s]+):(?P<port>\d+)"
     r" monitor=(?:off|http://[^:\s]+:(?P<monitor_port>\d+)) data=(?P<data>.+?)"
-    r"(?: websocket=(?P<websocket>wss?://\S+))?\n"
+    r"(?: websocket=(?P<websocket>wss?://\S+))?(?: node=(?P<node>\S+) peer=(?P<peer>\S+))?\n"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """What the ready line says. `monitor_port` is None when monitoring is off, `websocket` when that is."""
+    """What the ready line says. `monitor_port` is None when monitoring is off, `websocket` when that is; the last two are
+    those of a broker in a cluster."""
 
     version: str
     port: int
     monitor_port: int | None
     data: str
     websocket: str | None
+    node: str | None = None
+    peer: str | None = None
 
 
 def parse_ready(line: str) -> Ready:
@@ -62,7 +65,10 @@ def parse_ready(line: str) -> Ready:
     match = READY.fullmatch(line)
     assert match, f"not a ready line: {line!r}"
     monitor = match["monitor_port"]
-    return Ready(match["version"], int(match["port"]), int(monitor) if monitor else None, match["data"], match["websocket"])
+    return Ready(
+        match["version"], int(match["port"]), int(monitor) if monitor else None, match["data"], match["websocket"],
+        match["node"], match["peer"],
+    )  # fmt: skip
 
 
 def environment(values: dict[str, object]) -> dict[str, str]:
