@@ -11,6 +11,7 @@ from typing import Final
 from broker_node.cluster.slot_log import SLOT_TABLES, encode, sequence_key, slot_range
 from mq9.limits import COPY_BYTES, COPY_ROWS
 from mq9.storage.interface import Store, Table
+from mq9.storage.records import unseal
 from mq9.v1 import peer_pb2 as peer
 
 _AFTER: Final = b"\0"  # appended to a key: the least key that is greater
@@ -33,7 +34,7 @@ class Copy:
         self._start = slot_range(slot)[0]
 
     def next_part(self) -> peer.CopyRows:
-        """Read the next part. Raises an Mq9Error when what is stored cannot be read."""
+        """Read the next part. Raises DATA_DAMAGED when what is stored cannot be read."""
         rows: dict[int, dict[bytes, bytes]] = {}
         size = 0
         if self.part == 0:
@@ -49,7 +50,9 @@ class Copy:
                 self._start = slot_range(self._slot)[0]
                 continue
             rows.setdefault(int(table), {}).update(found)
-            size += sum(len(key) + len(value) for key, value in found)
+            for key, value in found:
+                unseal(key, value)  # what is damaged here must not go on to others
+                size += len(key) + len(value)
             self._start = found[-1][0] + _AFTER
         self.is_done = self._table >= len(SLOT_TABLES)
         part = peer.CopyRows(

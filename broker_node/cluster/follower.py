@@ -22,7 +22,7 @@ from broker_node.cluster.slot_log import (
     sequence_key,
     slot_range,
 )
-from mq9.errors import Mq9Error
+from mq9.errors import Mq9Error, StorageError
 from mq9.storage.interface import Table
 from mq9.v1 import peer_pb2 as peer
 
@@ -99,7 +99,10 @@ class Follower:
             if common + 1 < self.log.log_start:
                 position.copying = True  # what it has beyond is not known any more
             else:
-                keys = encode(self.log.keys_after(common))
+                try:
+                    keys = encode(self.log.keys_after(common))
+                except StorageError:
+                    position.copying = True
         self._answers_to = probe.probe
         self._answer(node, peer.AppendAck.PROBED, common, probe.probe, position, keys)
 
@@ -163,6 +166,12 @@ class Follower:
         if failure is None and copy == self._copy:
             self._answer(node, peer.AppendAck.PROBED, part, copy)
 
+    def spoil(self) -> None:
+        """What is here is not to be relied on: durably so, and a copy is needed before it counts again."""
+        self._answers_to = self._copy = 0
+        self.log.restart(self.host.commit.batch, 0, copying=True)
+        self.host.commit.then(_nobody_waits)
+
     def wipe(self, then: Callable[[], None], *, forget: bool = False) -> None:
         """Delete everything of the slot, in bounded steps, and call `then`. From the first step on the node counts as having
         nothing of it; with `forget` not even the row that says so stays."""
@@ -191,3 +200,7 @@ class Follower:
             self.log.erase(batch)
         self.is_wiping = False
         self.host.commit.then(lambda failure: None if failure else then())
+
+
+def _nobody_waits(failure: Mq9Error | None) -> None:
+    """A disk that refuses this refuses everything else too."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from google.protobuf.message import Message
 
+from mq9.errors import StorageError
 from mq9.storage.commit import GroupCommit
 from mq9.storage.interface import Store
 from mq9.v1 import meta_pb2 as meta
@@ -60,3 +61,6 @@ class Host(Protocol):
 
     def deposed(self, leader: Leader) -> None:
         """A replica knows a newer epoch, or our own disk refused: the leader is at its end."""
+
+    def damaged(self, slot: int, failure: StorageError) -> None:
+        """A record of the slot is damaged on this node's disk: let another lead it, if another has everything."""

@@ -28,7 +28,7 @@ from broker_node.cluster.copying import Copy
 from broker_node.cluster.host import Host
 from broker_node.cluster.slot_commit import SlotCommit, ended
 from broker_node.cluster.slot_log import SlotLog, common_point, decode_keys, encode, read_history
-from mq9.errors import Mq9Error
+from mq9.errors import Mq9Error, StorageError
 from mq9.limits import REPAIR_BYTES_MAX, REPLICA_LAG_S_MAX, UNCOMMITTED_S_MAX
 from mq9.storage.commit import Completion, complete
 from mq9.storage.interface import Batch
@@ -265,7 +265,11 @@ class Leader:
         also = decode_keys(keys) if keys else {}
         if common > self.local and also:
             return  # our own disk is behind the replica's for a moment: `tick` probes again
-        stored, rows, size = self.log.values(common, also)
+        try:
+            stored, rows, size = self.log.values(common, also)
+        except StorageError as failure:
+            self._damaged(replica, failure)
+            return
         if size > REPAIR_BYTES_MAX:
             self._copy(replica)
             return
@@ -307,8 +311,20 @@ class Leader:
             self._repair(replica, copy.begun_at, b"")
 
     def _send_part(self, replica: Replica) -> None:
-        if replica.copy is not None and not self.host.send(replica.node, "copies", replica.copy.next_part()):
+        if replica.copy is None:
+            return
+        try:
+            part = replica.copy.next_part()
+        except StorageError as failure:
+            self._damaged(replica, failure)
+            return
+        if not self.host.send(replica.node, "copies", part):
             replica.enter(State.ABSENT, self.host.now_s())
+
+    def _damaged(self, replica: Replica, failure: StorageError) -> None:
+        """What is here cannot be read: nobody can be brought up from it."""
+        replica.enter(State.ABSENT, self.host.now_s())
+        self.host.damaged(self.slot, failure)
 
     # --- The in-sync set ------------------------------------------------------------------------------------------
 

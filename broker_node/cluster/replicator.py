@@ -18,7 +18,7 @@ from broker_node.cluster.leader import Leader
 from broker_node.cluster.slot_commit import SlotCommit
 from broker_node.cluster.slot_log import SlotLog
 from mq9.clock import Clock
-from mq9.errors import Mq9Error
+from mq9.errors import Mq9Error, StorageError
 from mq9.limits import COPIES_PER_PEER_MAX
 from mq9.storage.commit import GroupCommit
 from mq9.storage.interface import Store
@@ -201,6 +201,16 @@ class Replicator:
 
     def deposed(self, leader: Leader) -> None:
         self._end(leader)
+
+    def damaged(self, slot: int, failure: StorageError) -> None:
+        """A record that cannot be read: if others have everything, have one of them lead, and take a copy from it."""
+        leader = self.leaders.get(slot)
+        if leader is None or len(leader.view.isr) < 2:
+            return  # nobody has it whole: what can be read is better than nothing
+        log.error("slot %d is damaged here (%s): another leads it, and sends a copy", slot, failure.text)
+        self._end(leader)
+        self.followers[slot].spoil()
+        self.on_given_up()
 
     def _close(self, slot: int) -> None:
         if slot in self.serving:

@@ -215,7 +215,10 @@ class SlotLog:
         return {table: sorted(keys) for table, keys in found.items()}, seen
 
     def values(self, offset: int, also: Keys) -> tuple[int, dict[int, dict[bytes, bytes | None]], int]:
-        """(the stored last offset, the values of everything changed after `offset` and of `also` as of then, their size)."""
+        """(the stored last offset, the values of everything changed after `offset` and of `also` as of then, their size).
+
+        Raises DATA_DAMAGED.
+        """
         while True:
             keys, seen = self._keys_after(offset)
             for table, more in also.items():
@@ -228,6 +231,8 @@ class SlotLog:
         rows: dict[int, dict[bytes, bytes | None]] = {}
         size = 0
         for (table, key), value in zip(wanted, found, strict=True):
+            if value is not None:
+                unseal(key, value)  # what is damaged here must not go on to others
             rows.setdefault(int(table), {})[key] = value
             size += len(key) + len(value or b"")
         return stored, rows, size

@@ -55,6 +55,7 @@ class Mailboxes:
             shelf.commit.on_failure = partial(self.commit_failed, shelf)
         self.on_load: Callable[[Mailbox], object] = ignore  # delayed.py looks for what fell due meanwhile
         self.on_active: Callable[[Mailbox], None] = ignore  # pushing.py sees whether somebody subscribed to it
+        self.on_damaged: Callable[[StorageError], None] = ignore  # in a cluster another node may have it whole
         self.on_removed: Callable[[Mailbox], None] = ignore  # fetching.py answers those who wait
         self.on_listed: Callable[[Mailbox, str], None] = ignore  # a public mailbox came or went
         self.count_all: Callable[[], int] = self.count  # on this node, also those of other partitions
@@ -142,6 +143,7 @@ class Mailboxes:
         """A record failed its checksum: it is not served, and the operator is told."""
         self.counters.damaged_records += 1
         log.error("damaged record in mailbox id %d: %s; run `mq9 verify`", mailbox.id, failure.text)
+        self.on_damaged(failure)
 
     def unused_address(self) -> bytes:
         """A fresh address that nobody can guess, of this partition's slot."""
