@@ -1,10 +1,11 @@
 """How well DISCOVER finds the right agent: recall@1, recall@5, MRR@10 and nDCG@10 on labelled queries.
 
-    python -m bench.discovery [--embedding blend] [--pool all] [--json]
+    python -m bench.discovery [--embedding blend] [--pool all] [--brokers 3] [--json]
 
 Each collection's cards are registered in a registry of their own (`--pool all`: all in one, which is harder), then every
-query is asked by keyword (`text`), by meaning alone and as a hybrid (`semantic`). `+-` is the standard error of nDCG over
-the queries: methods that differ by less than that are not different. The data and its licences: bench/data/discovery.
+query is asked by keyword (`text`), by meaning alone and as a hybrid (`semantic`). With `--brokers` the agents are spread over
+so many and their answers merged, as in a cluster. `+-` is the standard error of nDCG over the queries: methods that differ by
+less than that are not different. The data and its licences: bench/data/discovery.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.local_registry import LocalRegistry
+from bench.spread_registry import SpreadRegistry
 from mq9.settings import Settings
 
 DATA = Path(__file__).parent / "data" / "discovery"
@@ -60,8 +62,10 @@ def body_of(name: str, card: dict[str, Any]) -> dict[str, Any]:
     return {"name": name, "agent_card": {key: value for key, value in card.items() if key not in ("id", "collection")}}
 
 
-def evaluate(cards: list[dict[str, Any]], queries: list[dict[str, Any]], settings: Settings) -> dict[str, dict[str, float]]:
-    local = LocalRegistry(None, settings)
+def evaluate(
+    cards: list[dict[str, Any]], queries: list[dict[str, Any]], settings: Settings, brokers: int = 1
+) -> dict[str, dict[str, float]]:
+    local = LocalRegistry(None, settings) if brokers == 1 else SpreadRegistry(settings, brokers)
     try:
         by_name = named(cards)
         local.register_all([body_of(*item) for item in by_name.items()], outstanding=64)
@@ -83,6 +87,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--embedding", default="minilm", choices=("minilm", "wordllama", "blend", "none"))
     parser.add_argument("--pool", default="own", choices=("own", "all"))
+    parser.add_argument("--brokers", type=int, default=1)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     cards, queries = read("cards.jsonl"), read("queries.jsonl")
@@ -92,7 +97,7 @@ def main() -> None:
         own = collection.removesuffix("-multi")
         pool = cards if options.pool == "all" else [card for card in cards if card["collection"] == own]
         asked = [query for query in queries if query["collection"] == collection]
-        report[collection] = evaluate(pool, asked, settings)
+        report[collection] = evaluate(pool, asked, settings, options.brokers)
         if not options.json:
             for way, row in report[collection].items():
                 print(f"{collection:15} {way:9}" + "".join(f"  {name} {value:.3f}" for name, value in row.items()), flush=True)

@@ -162,8 +162,10 @@ class Background:
         ranked = [each for each in queries if isinstance(each, Query)]
         if not ranked:
             return
-        self.loaded.wait(LOADING_WAIT_S)
+        is_loaded = self.loaded.wait(LOADING_WAIT_S)
         answers = engine.answer([query.question for query in ranked])
+        for answer in answers:
+            answer.loading = not is_loaded
         if any(answer.mode != query.question.mode for answer, query in zip(answers, ranked, strict=True)):
             self.jobs.wake()  # the model in use is not the one the agents have vectors of: that is the indexer's to mend
         self._call(partial(_complete, [(query.done, answer) for query, answer in zip(ranked, answers, strict=True)]))

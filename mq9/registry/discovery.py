@@ -96,7 +96,9 @@ class Discovery:
             total = self._table.available if only is None else len(only)
             if result.mode == "keyword":
                 total = len(hits) if result.complete else result.matches
-            ordered(self._order(hits, result.mode, total, complete=result.complete))
+            order = self._order(hits, result.mode, total, complete=result.complete)
+            order.partial = result.loading
+            ordered(order)
 
         self._ask(question, ranked, failed)
 

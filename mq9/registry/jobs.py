@@ -120,7 +120,7 @@ class Question:
 class Ranked:
     """Documents and scores, best first; `complete` when there are no more. `mode` is what was done, not what was asked.
 
-    `matches` is how many there are in all, as far as was looked.
+    `matches` is how many there are in all, as far as was looked. `loading`: not everything stored was searchable yet.
     """
 
     docs: list[int] = field(default_factory=list)
@@ -128,6 +128,7 @@ class Ranked:
     complete: bool = True
     mode: str = "keyword"
     matches: int = 0
+    loading: bool = False
 
 
 @dataclass(slots=True)

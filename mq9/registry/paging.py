@@ -38,7 +38,7 @@ Entry = TypeVar("Entry", bound=Ordered)
 @dataclass(slots=True)
 class Order(Generic[Entry]):
     """Hits in order, as they were at `made_ms`. `complete`: there were no more. `newest` bounds agents added later.
-    `partial`: some brokers of the cluster could not be asked."""
+    `partial`: not everything was searchable, or some brokers of a cluster could not be asked."""
 
     hits: list[tuple[Entry, float]]
     complete: bool

@@ -93,9 +93,7 @@ class Sharing:
             if ask.newest:
                 hits = [hit for hit in hits if hit[0].order <= ask.newest]
             covered = frozenset(slot for slot, gain in before.items() if registry.slots.get(slot) == gain)
-            # Only who searches minds what is not searchable yet: lists are made of the table.
-            loading = order.mode != "list" and not registry.background.loaded.is_set()
-            done(Share(hits, order.complete, order.total, order.mode, order.newest, loading, covered))
+            done(Share(hits, order.complete, order.total, order.mode, order.newest, order.partial, covered))
 
         registry.discovery.order(ask.asked, reach, ordered, failed)
 

@@ -161,6 +161,7 @@ class RegistryNodes:
 
     def lead(self, slot: int, name: str) -> None:
         """From now on this node leads the slot, and has all its rows."""
+        self.loop.run_waiting()  # vectors are stored, and replicated, right after the answer
         former = self.leaders_now.pop(slot, "")
         if former in self.members:
             self[former].registry.slot_lost(slot)
