@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol
 
 from google.protobuf.message import Message
@@ -13,6 +14,9 @@ from mq9.v1 import meta_pb2 as meta
 
 if TYPE_CHECKING:
     from broker_node.cluster.leader import Leader
+
+
+Changes = tuple[Mapping[bytes, bytes | None], Mapping[bytes, bytes | None]]  # of the tables GROUP and TRASH
 
 
 class Host(Protocol):
@@ -64,3 +68,6 @@ class Host(Protocol):
 
     def damaged(self, slot: int, failure: StorageError) -> None:
         """A record of the slot is damaged on this node's disk: let another lead it, if another has everything."""
+
+    def floors_changed(self, epoch: int, changes: Changes) -> None:
+        """An entry is committed that moved floors of groups, or ended mailboxes."""

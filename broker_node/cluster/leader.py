@@ -25,13 +25,13 @@ from enum import Enum
 from typing import Final, NamedTuple
 
 from broker_node.cluster.copying import Copy
-from broker_node.cluster.host import Host
+from broker_node.cluster.host import Changes, Host
 from broker_node.cluster.slot_commit import SlotCommit, ended
 from broker_node.cluster.slot_log import SlotLog, common_point, decode_keys, encode, read_history
 from mq9.errors import Mq9Error, StorageError
 from mq9.limits import REPAIR_BYTES_MAX, REPLICA_LAG_S_MAX, UNCOMMITTED_S_MAX
 from mq9.storage.commit import Completion, complete
-from mq9.storage.interface import Batch
+from mq9.storage.interface import Batch, Table
 from mq9.v1 import meta_pb2 as meta
 from mq9.v1 import peer_pb2 as peer
 
@@ -79,6 +79,7 @@ class Pending(NamedTuple):
     waiting: list[Completion]
     rows: bytes
     sealed_s: float
+    floors: Changes | None  # what it changed of groups, and mailboxes it ended
 
 
 class Leader:
@@ -137,7 +138,9 @@ class Leader:
         offset = before + 1
         data = encode(rows)
         self.log.append(batch, offset, rows)
-        self.pending.append(Pending(offset, waiting, data, self.host.now_s()))
+        groups, trash = staged.tables[Table.GROUP], staged.tables[Table.TRASH]
+        floors = (groups, trash) if groups or trash else None
+        self.pending.append(Pending(offset, waiting, data, self.host.now_s(), floors))
         self.pending_bytes += len(data)
         message = self._append(before, offset, data)
         for replica in self.replicas.values():
@@ -179,6 +182,8 @@ class Leader:
         while pending and pending[0].offset <= reached:
             entry = pending.popleft()
             self.pending_bytes -= len(entry.rows)
+            if entry.floors is not None:
+                self.host.floors_changed(self.epoch, entry.floors)
             complete(entry.waiting, None)
         self.resume()
 

@@ -14,6 +14,7 @@ from typing import Final, Protocol
 from google.protobuf.message import Message
 
 from broker_node.cluster.follower import Follower
+from broker_node.cluster.host import Changes
 from broker_node.cluster.leader import Leader
 from broker_node.cluster.slot_commit import SlotCommit
 from broker_node.cluster.slot_log import SlotLog
@@ -86,6 +87,7 @@ class Replicator:
         self.followers: dict[int, Follower] = {}
         self.serving: set[int] = set()
         self.on_given_up: Callable[[], None] = _ignore  # what this node led has no leader: it must register anew
+        self.on_floors: Callable[[int, Changes], None] = _ignore
         self._ask_isr = ask_isr
         self._clock = clock
         self._links: dict[str, Link] = {}  # those we dialed: what is said first goes out on them
@@ -201,6 +203,9 @@ class Replicator:
 
     def deposed(self, leader: Leader) -> None:
         self._end(leader)
+
+    def floors_changed(self, epoch: int, changes: Changes) -> None:
+        self.on_floors(epoch, changes)
 
     def damaged(self, slot: int, failure: StorageError) -> None:
         """A record that cannot be read: if others have everything, have one of them lead, and take a copy from it."""
@@ -406,5 +411,5 @@ class Replicator:
             self._end(leader)
 
 
-def _ignore() -> None:
+def _ignore(*_: object) -> None:
     """What a hook does until somebody has set it."""
