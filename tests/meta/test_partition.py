@@ -2,41 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import secrets
-import shutil
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Self
 
 import pytest
 
+from tests.cluster.namespaces import Network, unavailable
 from tests.meta.cluster import STORE, Load, MetaCluster, Place, found, until
 from tests.meta.test_crash import judge
 
 # Elections must come from the cuts, not from a machine that is busy for half a second.
 CALM = {**STORE, "election_min_s": 1.0, "election_max_s": 2.0, "token": "for the API"}
-
-
-def ip(*arguments: str, check: bool = True) -> bool:
-    return subprocess.run(["ip", *arguments], check=check, capture_output=True).returncode == 0
-
-
-def unavailable() -> str:
-    if shutil.which("ip") is None:
-        return "iproute2 is not installed"
-    if os.geteuid() != 0:
-        return "network namespaces need root"
-    probe = f"mq9p{os.getpid()}"
-    if not ip("netns", "add", probe, check=False):
-        return "network namespaces cannot be made here"
-    bridged = ip("link", "add", probe, "type", "bridge", check=False)
-    if bridged:
-        ip("link", "del", probe)
-    ip("netns", "del", probe)
-    return "" if bridged else "bridges cannot be made here"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -46,54 +23,6 @@ def _namespaces() -> None:
         pytest.skip(reason)
 
 
-class Network:
-    """A bridge, and one namespace for each node on it; the test itself is on the bridge too."""
-
-    def __init__(self, names: list[str]) -> None:
-        tag = secrets.token_hex(3)  # names of links are short, and those of the last test may not be gone yet
-        self._bridge = f"mq9b{tag}"
-        self._prefix = f"10.{200 + int(tag[:2], 16) % 50}.{int(tag[2:4], 16)}"
-        self._spaces = {name: f"mq9-{tag}-{name}" for name in names}
-        self._links = {name: f"mq{tag}{name}" for name in names}
-        self.places = {name: Place(f"{self._prefix}.{number + 2}", 9423, 9323) for number, name in enumerate(names)}
-
-    def __enter__(self) -> Self:
-        ip("link", "add", self._bridge, "type", "bridge")
-        ip("addr", "add", f"{self._prefix}.1/24", "dev", self._bridge)
-        ip("link", "set", self._bridge, "up")
-        for name, space in self._spaces.items():
-            ip("netns", "add", space)
-            ip("link", "add", self._links[name], "type", "veth", "peer", "name", "eth0", "netns", space)
-            ip("link", "set", self._links[name], "master", self._bridge, "up")
-            ip("-n", space, "addr", "add", f"{self.places[name].host}/24", "dev", "eth0")
-            ip("-n", space, "link", "set", "eth0", "up")
-            ip("-n", space, "link", "set", "lo", "up")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for link in (*self._links.values(), self._bridge):
-            ip("link", "del", link, check=False)
-        for space in self._spaces.values():
-            ip("netns", "del", space, check=False)
-
-    def wrap(self, name: str) -> list[str]:
-        return ["ip", "netns", "exec", self._spaces[name]]
-
-    def isolate(self, name: str) -> None:
-        """Nothing gets in or out."""
-        ip("link", "set", self._links[name], "down")
-
-    def rejoin(self, name: str) -> None:
-        ip("link", "set", self._links[name], "up")
-
-    def block(self, sender: str, receiver: str) -> None:
-        """Nothing gets from one to the other; the other way is open."""
-        ip("-n", self._spaces[sender], "route", "add", "blackhole", f"{self.places[receiver].host}/32")
-
-    def unblock(self, sender: str, receiver: str) -> None:
-        ip("-n", self._spaces[sender], "route", "del", "blackhole", f"{self.places[receiver].host}/32")
-
-
 @pytest.fixture
 def network() -> Iterator[Network]:
     with Network(["n0", "n1", "n2"]) as made:
@@ -101,7 +30,8 @@ def network() -> Iterator[Network]:
 
 
 def cluster_on(network: Network, directory: Path) -> MetaCluster:
-    return MetaCluster(directory, places=network.places, wrap=network.wrap, **CALM)
+    places = {name: Place(host, 9423, 9323) for name, host in network.hosts.items()}
+    return MetaCluster(directory, places=places, wrap=network.wrap, **CALM)
 
 
 async def term(cluster: MetaCluster, name: str) -> int:
@@ -114,8 +44,10 @@ async def caught_up(cluster: MetaCluster, name: str) -> None:
     async def level() -> bool:
         statuses = [await cluster.status(each) for each in cluster.names]
         found = {each.node: each for each in statuses if each is not None}
-        return len(found) == 3 and found[name].leader != "" and found[name].applied_index + 50 > max(
-            each.applied_index for each in found.values()
+        return (
+            len(found) == 3
+            and found[name].leader != ""
+            and found[name].applied_index + 50 > max(each.applied_index for each in found.values())
         )
 
     await until(f"{name} to catch up", level)
