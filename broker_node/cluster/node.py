@@ -24,6 +24,7 @@ from broker_node.cluster.here import Elsewhere, Handler, Here
 from broker_node.cluster.in_sync import InSync
 from broker_node.cluster.link import VERSION, Link, PeerLinks
 from broker_node.cluster.membership import Membership
+from broker_node.cluster.offsets import Offsets
 from broker_node.cluster.registry_peers import RegistryPeers
 from broker_node.cluster.replicator import TICK_S, Replicator
 from broker_node.cluster.served import Served
@@ -64,6 +65,7 @@ class ClusterNode:
         self.served = Served(broker)
         self.replicator = Replicator(broker.store, broker.commit, broker.clock, self.membership, self.served, self._ask_isr)
         self.in_sync = InSync(self.membership)
+        self.offsets = Offsets(self.membership)
         core = ClusterRouter(broker.host.hooks)
         broker.core = core
         self.interest = core.interest
@@ -81,6 +83,8 @@ class ClusterNode:
         """Tell each part of what it must know."""
         links, replicator = self.links, self.replicator
         replicator.on_given_up = self.membership.register_anew
+        replicator.on_floors = self.offsets.changed
+        self.served.on_damaged = replicator.damaged
         links.on_batch = self._on_batch
         links.on_up = self._link_up
         links.on_down = self._link_down
@@ -139,6 +143,7 @@ class ClusterNode:
         self.elsewhere.close()
         self.replicator.close()
         self.in_sync.close()
+        self.offsets.close()
         self.registry_peers.close()
 
     async def leave(self) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from broker_node.cluster.here import Elsewhere
 from broker_node.partition import Partition
-from mq9.storage.commit import GroupCommit
+from mq9.errors import StorageError
 
 if TYPE_CHECKING:
     from broker_node.broker import Broker
@@ -19,13 +20,19 @@ class Served:
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
         self.elsewhere: Elsewhere
+        self.on_damaged: Callable[[int, StorageError], None]
         self.partitions: dict[int, Partition] = {}
 
     def open(self, slot: int, commit: SlotCommit) -> None:
         """Everything the slot has is committed: take it up. Commands for it are let in from here on."""
         broker = self._broker
-        # A SlotCommit has all of a GroupCommit that a partition uses.
-        partition = Partition(broker.host, broker.store, cast(GroupCommit, commit), slot=slot, slots=broker.cluster.slots)
+        partition = Partition(broker.host, broker.store, commit, slot=slot, slots=broker.cluster.slots)
+
+        def damaged(failure: StorageError) -> None:
+            # Not at once: whoever meets the damage is in the middle of reading from the partition.
+            broker.host.hooks.call_soon(lambda: self.on_damaged(slot, failure))
+
+        partition.mailboxes.on_damaged = damaged
         self.partitions[slot] = partition
         broker.registry.slot_gained(slot)
         self.elsewhere.opened(partition)
