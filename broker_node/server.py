@@ -132,7 +132,7 @@ class Server:
     def _urls_changed(self, urls: list[str]) -> None:
         """Brokers have come or gone: clients hear where else they can connect to."""
         hub = self.hub
-        hub.info["connect_urls"] = urls
+        hub.info["connect_urls"] = urls if self.node is None or not self.is_draining else self.node.others()
         for session in hub.sessions.values():
             if session.id not in hub.waiting:
                 session.send_info()
