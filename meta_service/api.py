@@ -60,8 +60,8 @@ class Api:
     def handlers(self) -> grpc.GenericRpcHandler:
         """What grpc serves."""
         methods: dict[str, Callable[..., Any]] = {
-            "Register": self.register, "Leave": self.leave, "Heartbeat": self.heartbeat, "Watch": self.watch,
-            "GetView": self.get_view, "AlterIsr": self.alter_isr, "CommitOffsets": self.commit_offsets,
+            "Register": self.register, "Leave": self.leave, "ReportPeer": self.report_peer, "Heartbeat": self.heartbeat,
+            "Watch": self.watch, "GetView": self.get_view, "AlterIsr": self.alter_isr, "CommitOffsets": self.commit_offsets,
             "GetOffsets": self.get_offsets, "Admin": self.admin, "Status": self.status,
         }  # fmt: skip
         kinds = {
@@ -135,6 +135,22 @@ class Api:
         result = await self._propose(context, None, fence=pb.Fence(node=request.node, incarnation=request.incarnation))
         return meta.LeaveReply(rev=result.rev)
 
+    async def report_peer(self, request: meta.ReportPeerRequest, context: grpc.aio.ServicerContext) -> meta.ReportPeerReply:
+        if self.sessions is None:
+            await self._redirect(context, self._engine.status().leader)
+        is_taken = all(
+            self._has_session(node, incarnation)
+            for node, incarnation in ((request.node, request.incarnation), (request.suspect, request.suspect_incarnation))
+        )
+        if is_taken:
+            now_s = self._clock.monotonic_s()
+            self.sessions.reported(request.node, request.suspect, request.suspect_incarnation, now_s)
+        return meta.ReportPeerReply(taken=is_taken)
+
+    def _has_session(self, node: str, incarnation: int) -> bool:
+        broker = self._feed.view.brokers.get(node)
+        return broker is not None and broker.incarnation == incarnation and broker.state != meta.FENCED
+
     async def alter_isr(self, request: meta.AlterIsrRequest, context: grpc.aio.ServicerContext) -> meta.AlterIsrReply:
         result = await self._propose(context, request.request, alter_isr=request)
         return meta.AlterIsrReply(rev=result.rev, results=result.slots)
@@ -207,8 +223,7 @@ class Api:
                 if self.sessions is not None:
                     self.sessions.heard(request.node, request.incarnation, self._clock.monotonic_s())
                 rev = await self._committed(self._engine.barrier(soon=False), context)
-                broker = self._feed.view.brokers.get(request.node)
-                holds = broker is not None and broker.incarnation == request.incarnation and broker.state != meta.FENCED
+                holds = self._has_session(request.node, request.incarnation)
                 yield meta.HeartbeatReply(
                     seq=request.seq, term=self._engine.raft.term, rev=rev, renewed=holds, changed_rev=self._feed.changed_rev
                 )  # fmt: skip

@@ -120,7 +120,8 @@ def _lead(slot: meta.Slot, primary: str, hold_ms: int = 0) -> None:
     """A new epoch with this primary; empty: with none."""
     slot.primary = primary
     slot.epoch += 1
-    slot.hold_ms = hold_ms
+    # Whoever was elected early before may not have waited long enough yet for the one before that.
+    slot.hold_ms = max(hold_ms, slot.hold_ms) if hold_ms else 0
 
 
 def _candidates(change: Change, slot: meta.Slot, avoid: str = "") -> list[str]:
@@ -138,7 +139,7 @@ def _is_draining(change: Change, name: str) -> bool:
     return broker is not None and broker.drain
 
 
-def _elect_without(change: Change, number: int, gone: str) -> bool:
+def _elect_without(change: Change, number: int, gone: str, hold_ms: int = 0) -> bool:
     """Let another member lead in place of `gone`, which leaves the in-sync set. False: nobody can, nothing changed."""
     found = _candidates(change, change.peek_slot(number), avoid=gone)
     if not found:
@@ -146,7 +147,7 @@ def _elect_without(change: Change, number: int, gone: str) -> bool:
     slot = change.slot(number)
     # Others that are fenced go too: the new primary could not get their acknowledgements, and would wait for them.
     _set([name for name in slot.isr if name != gone and change.is_serving(name)], slot.isr)
-    _lead(slot, found[0])
+    _lead(slot, found[0], hold_ms)
     return True
 
 
@@ -254,6 +255,28 @@ def fence(change: Change, op: pb.Fence) -> pb.CommandResult:
         elif any(change.is_serving(name) for name in slot.isr):
             after = change.slot(number)
             _set([name for name in after.isr if name != op.node], after.isr)
+    return pb.CommandResult(outcome=meta.OK)
+
+
+def depose(change: Change, op: pb.Depose) -> pb.CommandResult:
+    """A broker is suspected: it leaves every in-sync set that another is in, and others lead what it led.
+
+    Its session goes on. If it is alive after all, it learns of this before its lease is renewed again.
+    """
+    known = change.before.brokers.get(op.node)
+    if known is None or known.incarnation != op.incarnation or known.state == meta.FENCED:
+        raise Refused(meta.STALE, f"{op.node} has no session {op.incarnation}")
+    if not op.hold_ms:
+        raise Refused(meta.INVALID, "a broker whose lease is over is fenced")
+    for number in sorted(change.before.slots):
+        slot = change.peek_slot(number)
+        if slot.primary == op.node:
+            _elect_without(change, number, op.node, op.hold_ms)
+        elif op.node in slot.isr and slot.primary and change.is_serving(slot.primary):
+            after = change.slot(number)
+            _set([name for name in after.isr if name != op.node], after.isr)
+    if not change.slots:
+        raise Refused(meta.STALE, f"{op.node} is in no in-sync set that another is in")
     return pb.CommandResult(outcome=meta.OK)
 
 

@@ -161,6 +161,9 @@ class Server:
             for broker in sessions.overdue(self._feed.view.brokers.values(), now_s):
                 log.warning("fencing %s: no heartbeat for %.1f s", broker.id, self._leases.session_s)
                 self._propose(pb.MetaCommand(fence=pb.Fence(node=broker.id, incarnation=broker.incarnation)))
+            for broker, hold_ms in sessions.suspected(self._feed.view.brokers.values(), now_s):
+                log.warning("others lead what %s led: its peers have lost it; deliveries wait %d ms", broker.id, hold_ms)
+                self._propose(pb.MetaCommand(depose=pb.Depose(node=broker.id, incarnation=broker.incarnation, hold_ms=hold_ms)))
             if not self._in_flight:  # what was planned is not in the view yet
                 for command in controller.plan(self._feed.view)[:PROPOSALS_PER_DUTY_MAX]:
                     self._propose(command)

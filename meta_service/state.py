@@ -37,6 +37,7 @@ RULES: dict[str, Callable[[Change, Any], pb.CommandResult]] = {
     "assign": rules.assign, "drain": rules.drain, "forget": rules.forget, "transfer": rules.transfer,
     "start_move": rules.start_move, "finish_move": rules.finish_move, "cancel_move": rules.cancel_move,
     "unclean_elect": rules.unclean_elect, "configure": rules.configure, "elect": rules.elect,
+    "depose": rules.depose,
 }  # fmt: skip  # each takes the message that its name in MetaCommand.op holds
 
 

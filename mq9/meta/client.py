@@ -82,6 +82,10 @@ class MetaClient:
     async def leave(self, request: meta.LeaveRequest) -> meta.LeaveReply:
         return await self._call("Leave", request)  # type: ignore[no-any-return]  # the table's type
 
+    async def report_peer(self, request: meta.ReportPeerRequest) -> meta.ReportPeerReply:
+        """Say that a peer cannot be reached. Remembered by the node that leads now, for a few seconds."""
+        return await self._call("ReportPeer", request)  # type: ignore[no-any-return]  # the table's type
+
     async def alter_isr(self, request: meta.AlterIsrRequest) -> meta.AlterIsrReply:
         return await self._call("AlterIsr", request)  # type: ignore[no-any-return]  # the table's type
 

@@ -59,6 +59,7 @@ RPCS: Final = {
     for rpc in (
         Rpc("Register", meta.RegisterRequest, meta.RegisterReply),
         Rpc("Leave", meta.LeaveRequest, meta.LeaveReply),
+        Rpc("ReportPeer", meta.ReportPeerRequest, meta.ReportPeerReply),
         Rpc("Heartbeat", meta.HeartbeatRequest, meta.HeartbeatReply, request_streams=True, reply_streams=True),
         Rpc("Watch", meta.WatchRequest, meta.Delta, reply_streams=True),
         Rpc("GetView", meta.ViewRequest, meta.Delta),

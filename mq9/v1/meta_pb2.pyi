@@ -153,6 +153,24 @@ class LeaveReply(_message.Message):
     rev: int
     def __init__(self, rev: _Optional[int] = ...) -> None: ...
 
+class ReportPeerRequest(_message.Message):
+    __slots__ = ("node", "incarnation", "suspect", "suspect_incarnation")
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    SUSPECT_FIELD_NUMBER: _ClassVar[int]
+    SUSPECT_INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    node: str
+    incarnation: int
+    suspect: str
+    suspect_incarnation: int
+    def __init__(self, node: _Optional[str] = ..., incarnation: _Optional[int] = ..., suspect: _Optional[str] = ..., suspect_incarnation: _Optional[int] = ...) -> None: ...
+
+class ReportPeerReply(_message.Message):
+    __slots__ = ("taken",)
+    TAKEN_FIELD_NUMBER: _ClassVar[int]
+    taken: bool
+    def __init__(self, taken: _Optional[bool] = ...) -> None: ...
+
 class HeartbeatRequest(_message.Message):
     __slots__ = ("node", "incarnation", "seq", "free_bytes")
     NODE_FIELD_NUMBER: _ClassVar[int]

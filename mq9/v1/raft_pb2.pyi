@@ -166,7 +166,7 @@ class SnapshotRow(_message.Message):
     def __init__(self, table: _Optional[int] = ..., key: _Optional[bytes] = ..., value: _Optional[bytes] = ...) -> None: ...
 
 class MetaCommand(_message.Message):
-    __slots__ = ("version", "client", "seq", "now_ms", "barrier", "found", "register", "fence", "alter_isr", "offsets", "assign", "drain", "forget", "transfer", "start_move", "finish_move", "cancel_move", "unclean_elect", "configure", "elect")
+    __slots__ = ("version", "client", "seq", "now_ms", "barrier", "found", "register", "fence", "alter_isr", "offsets", "assign", "drain", "forget", "transfer", "start_move", "finish_move", "cancel_move", "unclean_elect", "configure", "elect", "depose")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     CLIENT_FIELD_NUMBER: _ClassVar[int]
     SEQ_FIELD_NUMBER: _ClassVar[int]
@@ -187,6 +187,7 @@ class MetaCommand(_message.Message):
     UNCLEAN_ELECT_FIELD_NUMBER: _ClassVar[int]
     CONFIGURE_FIELD_NUMBER: _ClassVar[int]
     ELECT_FIELD_NUMBER: _ClassVar[int]
+    DEPOSE_FIELD_NUMBER: _ClassVar[int]
     version: int
     client: str
     seq: int
@@ -207,7 +208,8 @@ class MetaCommand(_message.Message):
     unclean_elect: _meta_pb2.UncleanElect
     configure: _meta_pb2.Configure
     elect: Elect
-    def __init__(self, version: _Optional[int] = ..., client: _Optional[str] = ..., seq: _Optional[int] = ..., now_ms: _Optional[int] = ..., barrier: _Optional[_Union[Barrier, _Mapping]] = ..., found: _Optional[_Union[Found, _Mapping]] = ..., register: _Optional[_Union[_meta_pb2.RegisterRequest, _Mapping]] = ..., fence: _Optional[_Union[Fence, _Mapping]] = ..., alter_isr: _Optional[_Union[_meta_pb2.AlterIsrRequest, _Mapping]] = ..., offsets: _Optional[_Union[_meta_pb2.CommitOffsetsRequest, _Mapping]] = ..., assign: _Optional[_Union[Assign, _Mapping]] = ..., drain: _Optional[_Union[_meta_pb2.Drain, _Mapping]] = ..., forget: _Optional[_Union[_meta_pb2.ForgetBroker, _Mapping]] = ..., transfer: _Optional[_Union[_meta_pb2.TransferPrimary, _Mapping]] = ..., start_move: _Optional[_Union[_meta_pb2.StartMove, _Mapping]] = ..., finish_move: _Optional[_Union[_meta_pb2.FinishMove, _Mapping]] = ..., cancel_move: _Optional[_Union[_meta_pb2.CancelMove, _Mapping]] = ..., unclean_elect: _Optional[_Union[_meta_pb2.UncleanElect, _Mapping]] = ..., configure: _Optional[_Union[_meta_pb2.Configure, _Mapping]] = ..., elect: _Optional[_Union[Elect, _Mapping]] = ...) -> None: ...
+    depose: Depose
+    def __init__(self, version: _Optional[int] = ..., client: _Optional[str] = ..., seq: _Optional[int] = ..., now_ms: _Optional[int] = ..., barrier: _Optional[_Union[Barrier, _Mapping]] = ..., found: _Optional[_Union[Found, _Mapping]] = ..., register: _Optional[_Union[_meta_pb2.RegisterRequest, _Mapping]] = ..., fence: _Optional[_Union[Fence, _Mapping]] = ..., alter_isr: _Optional[_Union[_meta_pb2.AlterIsrRequest, _Mapping]] = ..., offsets: _Optional[_Union[_meta_pb2.CommitOffsetsRequest, _Mapping]] = ..., assign: _Optional[_Union[Assign, _Mapping]] = ..., drain: _Optional[_Union[_meta_pb2.Drain, _Mapping]] = ..., forget: _Optional[_Union[_meta_pb2.ForgetBroker, _Mapping]] = ..., transfer: _Optional[_Union[_meta_pb2.TransferPrimary, _Mapping]] = ..., start_move: _Optional[_Union[_meta_pb2.StartMove, _Mapping]] = ..., finish_move: _Optional[_Union[_meta_pb2.FinishMove, _Mapping]] = ..., cancel_move: _Optional[_Union[_meta_pb2.CancelMove, _Mapping]] = ..., unclean_elect: _Optional[_Union[_meta_pb2.UncleanElect, _Mapping]] = ..., configure: _Optional[_Union[_meta_pb2.Configure, _Mapping]] = ..., elect: _Optional[_Union[Elect, _Mapping]] = ..., depose: _Optional[_Union[Depose, _Mapping]] = ...) -> None: ...
 
 class Barrier(_message.Message):
     __slots__ = ()
@@ -232,6 +234,16 @@ class Fence(_message.Message):
     node: str
     incarnation: int
     def __init__(self, node: _Optional[str] = ..., incarnation: _Optional[int] = ...) -> None: ...
+
+class Depose(_message.Message):
+    __slots__ = ("node", "incarnation", "hold_ms")
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    HOLD_MS_FIELD_NUMBER: _ClassVar[int]
+    node: str
+    incarnation: int
+    hold_ms: int
+    def __init__(self, node: _Optional[str] = ..., incarnation: _Optional[int] = ..., hold_ms: _Optional[int] = ...) -> None: ...
 
 class Assign(_message.Message):
     __slots__ = ("assignments",)

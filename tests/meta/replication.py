@@ -122,6 +122,9 @@ class World:
         if known.state != meta.FENCED:
             self.do("fence", pb.Fence(node=name, incarnation=known.incarnation))
 
+    def depose(self, name: str) -> None:
+        self.do("depose", pb.Depose(node=name, incarnation=self.view.brokers[name].incarnation, hold_ms=1000))
+
     # --- The network ------------------------------------------------------------------------------------------------------
 
     def send(self, sender: str, receiver: str, arrive: Callable[[], None]) -> None:
@@ -302,7 +305,7 @@ class World:
 
     def disturb(self, chance: float, broker: Broker) -> None:
         if chance < 0.912:
-            self.fence(broker.name)  # with reason or without
+            self.rng.choice([self.fence, self.depose])(broker.name)  # with reason or without
         elif chance < 0.915:
             if broker.up and sum(each.up for each in self.brokers.values()) > 1:
                 self.crash(broker)

@@ -133,6 +133,45 @@ async def test_a_renewal_names_the_newest_change(single: MetaCluster) -> None:
         stream.cancel()
 
 
+async def test_others_lead_before_the_session_ends_what_a_silent_broker_led_that_two_have_lost(tmp_path: Path) -> None:
+    times: dict[str, Any] = {"heartbeat_s": 0.1, "lease_s": 40, "session_s": 3600, "barrier_s": 0.05}
+    async with MetaCluster(tmp_path, size=1, slots=8, **times) as cluster, cluster.client() as client:
+        rows = {name: (await client.register(register(name))).incarnation for name in ("silent", "a", "b")}
+
+        async def led() -> meta.Delta | None:
+            view = await client.view()
+            return view if all(slot.primary for slot in view.slots) else None
+
+        before = await until("primaries", led)
+        for name in "ab":
+            request = meta.ReportPeerRequest(node=name, incarnation=rows[name])
+            request.suspect, request.suspect_incarnation = "silent", rows["silent"]
+            assert (await client.report_peer(request)).taken
+
+        async def deposed() -> meta.Delta | None:
+            view = await client.view()
+            return view if not any("silent" in slot.isr for slot in view.slots) else None
+
+        after = await until("another primary for each", deposed)
+        assert (await broker(client, "silent")).state == meta.ALIVE
+        led_before = {slot.slot for slot in before.slots if slot.primary == "silent"}
+        assert led_before
+        for slot in after.slots:
+            assert slot.epoch == 1 + (slot.slot in led_before)
+            assert (0 < slot.hold_ms <= 44_000) is (slot.slot in led_before)
+
+
+async def test_a_report_about_or_by_nobody_is_not_taken(single: MetaCluster) -> None:
+    async with Beating(single, "one") as one, single.client() as client:
+        other = (await client.register(register("other"))).incarnation
+        for node, incarnation, suspect, suspected in (
+            ("one", one.incarnation, "nobody", 1), ("nobody", 1, "one", one.incarnation),
+            ("other", other + 1, "one", one.incarnation), ("other", other, "one", one.incarnation + 5),
+        ):  # fmt: skip
+            request = meta.ReportPeerRequest(node=node, incarnation=incarnation, suspect=suspect, suspect_incarnation=suspected)
+            assert not (await client.report_peer(request)).taken
+
+
 async def test_a_heartbeat_of_an_old_incarnation_is_not_renewed(single: MetaCluster) -> None:
     async with Beating(single, "b") as one, single.client() as client:
         await one.renewals(1)
@@ -359,7 +398,8 @@ async def test_with_tls_a_client_shows_a_certificate(tmp_path: Path) -> None:
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(*map(str, arguments)), capture_output=True, text=True, check=False, timeout=60)
+    whole = command("--monitor-port", "-1", *map(str, arguments))
+    return subprocess.run(whole, capture_output=True, text=True, check=False, timeout=60)
 
 
 async def test_two_processes_on_one_directory(single: MetaCluster) -> None:
@@ -399,7 +439,8 @@ async def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
 async def test_a_node_without_settings_is_a_cluster_of_one(tmp_path: Path) -> None:
     ports = free_ports(2)
     process = await asyncio.create_subprocess_exec(
-        *command("--data-dir", str(tmp_path / "data"), "--port", str(ports[0]), "--raft-port", str(ports[1])),
+        *command("--data-dir", str(tmp_path / "data"), "--monitor-port", "-1"),
+        *("--port", str(ports[0]), "--raft-port", str(ports[1])),
         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     assert process.stdout is not None

@@ -85,6 +85,37 @@ def test_a_fenced_primary_is_replaced_from_the_in_sync_set(world: World) -> None
     assert (world.slot().primary, world.slot().epoch, list(world.slot().isr)) == ("c", 2, ["c"])
 
 
+def depose(world: World, name: str, hold_ms: int = 1500) -> None:
+    world.run(rules.depose, pb.Depose(node=name, incarnation=world.incarnation(name), hold_ms=hold_ms))
+
+
+def test_a_deposed_primary_is_replaced_by_one_that_holds_deliveries(world: World) -> None:
+    depose(world, "a")
+    assert (world.slot().primary, world.slot().epoch, list(world.slot().isr), world.slot().hold_ms) == ("b", 2, ["b", "c"], 1500)
+    assert world.view.brokers["a"].state == meta.ALIVE, "its session goes on"
+    world.alter("b", "a", "b", "c")  # it was alive after all
+    world.run(rules.transfer, meta.TransferPrimary(**world.place(), to="a"))
+    assert world.slot().hold_ms == 0, "of this one nothing is known but the length of a lease"
+
+
+def test_who_is_elected_early_twice_holds_for_both(world: World) -> None:
+    depose(world, "a", 2000)
+    depose(world, "b", 10)
+    assert (world.slot().primary, world.slot().hold_ms) == ("c", 2000)
+
+
+def test_a_deposed_backup_leaves_the_in_sync_set_and_the_last_member_stays(world: World) -> None:
+    depose(world, "b")
+    assert (world.slot().primary, world.slot().epoch, list(world.slot().isr)) == ("a", 1, ["a", "c"])
+    depose(world, "c")
+    with pytest.raises(Refused, match="no in-sync set that another is in"):
+        depose(world, "a")
+    with pytest.raises(Refused, match="has no session"):
+        world.run(rules.depose, pb.Depose(node="a", incarnation=99, hold_ms=1))
+    with pytest.raises(Refused, match="is fenced"):
+        depose(world, "a", 0)
+
+
 def test_the_last_in_sync_member_stays_though_it_is_fenced(world: World) -> None:
     world.fence("b")
     world.fence("c")
@@ -291,9 +322,7 @@ def test_no_sequence_of_commands_breaks_an_invariant(seed: int) -> None:
 
 
 def brokers(count: int, zones: int = 0) -> list[meta.Broker]:
-    return [
-        meta.Broker(id=f"b{n}", weight=100, state=meta.ALIVE, zone=f"z{n % zones}" if zones else "") for n in range(count)
-    ]
+    return [meta.Broker(id=f"b{n}", weight=100, state=meta.ALIVE, zone=f"z{n % zones}" if zones else "") for n in range(count)]
 
 
 def test_slots_spread_evenly_and_few_move_when_a_broker_joins() -> None:
@@ -343,9 +372,7 @@ def settle(world: World) -> int:
                 slot=slot.slot, epoch=slot.epoch, ver=slot.ver, isr=members,
                 incarnations=[world.incarnation(name) for name in members],
             )  # fmt: skip
-            request = meta.AlterIsrRequest(
-                node=slot.primary, incarnation=world.incarnation(slot.primary), changes=[change]
-            )
+            request = meta.AlterIsrRequest(node=slot.primary, incarnation=world.incarnation(slot.primary), changes=[change])
             world.run(rules.alter_isr, request)
     raise AssertionError("the controller does not come to rest")
 

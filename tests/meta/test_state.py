@@ -99,6 +99,7 @@ def random_command(rng: random.Random, view: rules.View) -> pb.MetaCommand:
     choices: list[dict[str, object]] = [
         {"register": register(name, disk_id=disk)},
         {"fence": pb.Fence(node=name, incarnation=broker.incarnation)},
+        {"depose": pb.Depose(node=name, incarnation=broker.incarnation, hold_ms=rng.randrange(3) * 1000)},
         {"alter_isr": meta.AlterIsrRequest(node=primary.id, incarnation=primary.incarnation, changes=[isr])},
         {"elect": pb.Elect(**place, hold_ms=rng.randrange(100))},
         {"transfer": meta.TransferPrimary(**place, to=name)},
