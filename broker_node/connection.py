@@ -211,18 +211,32 @@ class Connection(asyncio.Protocol):
             self._out.append(encoder.error(error))
         self._unsent = 0  # what is said last goes into the transport even if the socket is full
         self.flush()
-        self.closing = self.stopped = True
-        self._crowded_at = -1
-        self._hub.stalled.discard(self)
-        self._hub.closing.add(self)
-        wait_s = self._hub.settings.write_deadline_s if self._held() else self._hub.timing.linger_s
-        self._deadline_s = self._hub.clock.monotonic_s() + wait_s
+        self._unsent = self._held()  # it may be cut before the socket has taken that
+        self._leave(self._hub.settings.write_deadline_s if self._unsent else self._hub.timing.linger_s)
         if error and self._transport.can_write_eof():
             self._transport.write_eof()
             self._transport.resume_reading()
         else:
             self._transport.close()
         self._session.ended(error or "closed")
+
+    def cut(self) -> None:
+        """End the connection, and with it what its socket has not taken: whoever is to get that instead hears of it first,
+        while it can still be told what that is."""
+        if self.closing:
+            return
+        self._session.ended("cut")
+        self._out.clear()
+        self._leave(0)
+        self.abort()
+
+    def _leave(self, wait_s: float) -> None:
+        """Say nothing more, and be gone in `wait_s`."""
+        self.closing = self.stopped = True
+        self._crowded_at = -1
+        self._hub.stalled.discard(self)
+        self._hub.closing.add(self)
+        self._deadline_s = self._hub.clock.monotonic_s() + wait_s
 
     def pause_reading(self) -> None:
         if self._transport is not None and not self.closing:
@@ -285,7 +299,7 @@ class Connection(asyncio.Protocol):
         elif now - self._progress_s >= self._hub.settings.write_deadline_s:
             self._hub.traffic.write_timeouts += 1
             log.info("closing %s: nothing of %d bytes taken for %g s", self._session.label, left, now - self._progress_s)
-            self.abort()
+            self.cut()
 
     def check_closed(self, now: float) -> None:
         """Cut a closing connection whose client does not go."""

@@ -282,7 +282,11 @@ class Session:
 
     def is_ready(self) -> bool:
         """Whether the socket took everything so far: for what is pushed to the client at the broker's own pace."""
-        return self.link.is_writable and not self.link.closing
+        return self.link.is_writable and not self.link.closing and not self._deaf
+
+    def flush(self) -> None:
+        """Write what was said now, and not when the loop's turn ends."""
+        self.link.flush()
 
     def said_offset(self) -> int:
         """Bytes said to the client so far, protocol lines included."""
@@ -349,8 +353,12 @@ class Session:
         self.link.pause_reading()
 
     def close(self) -> None:
-        """End an ordinary connection: the server is going away."""
-        self.link.close()
+        """End an ordinary connection: the server is going away. What was pushed and not taken is for others, and so must not
+        be written any more."""
+        if self._broker.holds_untaken(self):
+            self.link.cut()
+        else:
+            self.link.close()
 
     def _end(self, text: str) -> None:
         self.link.close(text)

@@ -10,7 +10,7 @@ from broker_node.mailbox.mailboxes import Done, Mailboxes
 from broker_node.mailbox.model import Mailbox
 from mq9.errors import Mq9Error
 from mq9.storage.interface import Table
-from mq9.storage.layout import RETURNED_BIT, acked_key, pack_u64
+from mq9.storage.layout import acked_key, pack_u64
 from mq9.storage.records import seal
 
 CUMULATIVE: Final = "cumulative"
@@ -67,29 +67,8 @@ class Acking:
         for tier, low, high in confirmed.put:
             row_key = acked_key(mailbox.id, group.group_id, tier, low)
             batch.put(Table.ACKED, row_key, seal(row_key, pack_u64(high)))
-        self.unmark_returned(mailbox, group, deliveries)
         if confirmed.changed:
             self.fetching.grouping.put(mailbox, group)
-
-    @staticmethod
-    def mark_returned(mailbox: Mailbox, group: Group, deliveries: list[Delivery]) -> None:
-        """Write down that confirmed messages may not have reached anybody. Nobody waits for the commit; it is sure to come:
-        an empty completion asks for it."""
-        batch = mailbox.shelf.commit.batch
-        for delivery in deliveries:
-            delivery.returned = True
-            row_key = acked_key(mailbox.id, group.group_id, delivery.tier | RETURNED_BIT, delivery.msg_id)
-            batch.put(Table.ACKED, row_key, seal(row_key, pack_u64(delivery.msg_id)))
-        mailbox.shelf.commit.then(_nobody_waits)
-
-    @staticmethod
-    def unmark_returned(mailbox: Mailbox, group: Group, deliveries: list[Delivery]) -> None:
-        """They are confirmed for good: take those rows away, with the next commit."""
-        batch = mailbox.shelf.commit.batch
-        for delivery in deliveries:
-            if delivery.returned:
-                delivery.returned = False
-                batch.delete(Table.ACKED, acked_key(mailbox.id, group.group_id, delivery.tier | RETURNED_BIT, delivery.msg_id))
 
     def _settled(self, failure: Mq9Error | None, mailbox: Mailbox, done: Done) -> None:
         mailbox.staged_acks -= 1
@@ -111,7 +90,3 @@ class Acking:
             if delivery.state == DELAYED:
                 group.make_ready(delivery)
         self.fetching.wake(mailbox)
-
-
-def _nobody_waits(failure: Mq9Error | None) -> None:
-    """If the commit failed, what memory holds was reset to what the store has."""

@@ -239,11 +239,13 @@ class Fetching:
                     cursor.next_after = self.walking.beyond(row_key, row, cursor.next_after)
                     continue
                 delivery = group.passed(tier, msg_id)
-                if not tags or has_tags(message, tags):
-                    group.leased(pick.lease, delivery)
-                    pick.take(Fetched(tier, msg_id, message, 1), len(row))
-                else:
+                if tags and not has_tags(message, tags):
                     group.make_ready(delivery)
+                elif delivery.count and 0 < mailbox.definition.max_deliver <= delivery.count:  # pushed before a crash, maybe
+                    self.exhausted(mailbox, group, delivery, Fetched(tier, msg_id, message, delivery.count))
+                else:
+                    group.leased(pick.lease, delivery)
+                    pick.take(Fetched(tier, msg_id, message, delivery.count), len(row))
 
     def _lease_expired(self, mailbox: Mailbox, group: Group, lease: Lease) -> int:
         returned = group.end_lease(lease)

@@ -4,9 +4,9 @@ Pure bookkeeping over ids: no store, no clock, no IO. Messages of a tier are han
 `TierCursor.next_after` has been handed out; of that, what is not confirmed is a `Delivery` in `order`. The floor of a tier
 is where its first unconfirmed delivery begins: everything at or below it is confirmed or gone.
 
-What must survive a restart is small: the floors, and the confirmed ranges above them. A range is (low, high]: it covers
-every message of the tier with low < id <= high. Leases and delivery counts are memory; after a restart whatever is not
-confirmed is handed out again.
+What must survive a restart is small: the floors, the confirmed ranges above them, and how far messages were claimed to be
+pushed. A range is (low, high]: it covers every message of the tier with low < id <= high. Leases and delivery counts are
+memory; after a restart whatever is not confirmed is handed out again, and what was claimed counts as handed out once.
 
 Rule: a message is confirmed only if it was delivered to this group, and a floor never moves backwards.
 """
@@ -17,22 +17,26 @@ import heapq
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Final
 
 from broker_node.mailbox.timers import Timer
-from mq9.storage.layout import RETURNED_BIT, TIERS
+from mq9.storage.layout import TIERS
 
 READY: Final = 0  # may be handed out (again)
 LEASED: Final = 1  # held by a connection until its lease ends
 DELAYED: Final = 2  # returned with a delay that has not run out
 SETTLED: Final = 3  # confirmed, or no longer there
+CLAIMED: Final = 4  # pushed to a subscriber, or about to be: confirmed as soon as its socket has taken it
+
+_ORDER_SLACK: Final = 1024  # settled deliveries behind an unsettled one that are not worth a tidying
 
 
 class Delivery:
     """One message handed out and not confirmed. `low` is the id handed out before it in its tier: (low, msg_id] is the
     range its confirmation covers. `count` is how often it was handed out; 0 for one that a tag filter passed over."""
 
-    __slots__ = ("count", "index", "lease", "low", "msg_id", "returned", "state", "tier")
+    __slots__ = ("count", "index", "lease", "low", "msg_id", "state", "tier")
 
     def __init__(self, tier: int, low: int, msg_id: int) -> None:
         self.tier = tier
@@ -42,7 +46,17 @@ class Delivery:
         self.state = READY
         self.lease: Lease | None = None  # the latest FETCH reply that carried it, also after that lease ended
         self.index = 0  # its place in that reply
-        self.returned = False  # it was confirmed once: a row says that it is not any more
+
+
+def ranges_of(deliveries: Iterable[Delivery]) -> list[tuple[int, int, int]]:
+    """(tier, low, high) of what confirming them covers; those that follow each other come together."""
+    ranges: list[tuple[int, int, int]] = []
+    for delivery in deliveries:
+        if ranges and ranges[-1][2] == delivery.low and ranges[-1][0] == delivery.tier:
+            ranges[-1] = (delivery.tier, ranges[-1][1], delivery.msg_id)
+        else:
+            ranges.append((delivery.tier, delivery.low, delivery.msg_id))
+    return ranges
 
 
 class Lease:
@@ -60,20 +74,24 @@ class Lease:
 class TierCursor:
     """A group's place in one tier."""
 
-    __slots__ = ("floor", "next_after", "order", "ranges", "ready", "row_lows", "skip")
+    __slots__ = ("claimed_to", "doubt", "ends", "floor", "next_after", "order", "ranges", "ready", "row_lows", "skip")
 
-    def __init__(self, floor: int) -> None:
+    def __init__(self, floor: int, doubt: int = 0) -> None:
         self.floor = floor
         self.next_after = floor
         self.order: deque[Delivery] = deque()  # by msg_id; settled ones leave when they reach the front
         self.ready: list[tuple[int, Delivery]] = []  # heap by msg_id; entries whose state moved on are dropped when met
+        self.doubt = doubt  # up to here what is not confirmed may have been pushed before the group was loaded
+        self.claimed_to = 0  # up to here messages are, or were, claimed since; 0 when none is
         self.ranges: dict[int, int] = {}  # stored ACKED rows: low -> high
+        self.ends: dict[int, int] = {}  # the same the other way round
         self.row_lows: list[int] = []  # heap of the keys of `ranges`
         self.skip: deque[tuple[int, int]] = deque()  # ranges found at load, not yet walked over
 
     def load_ranges(self, rows: Iterable[tuple[int, int]]) -> None:
         """Take the stored ranges, in order of their lows."""
         self.ranges = dict(rows)
+        self.ends = {high: low for low, high in self.ranges.items()}
         self.row_lows = list(self.ranges)
         self.skip = deque(self.ranges.items())
 
@@ -105,14 +123,15 @@ class Confirmed:
 class Group:
     """See the module. `group_id` names its rows in the store."""
 
-    __slots__ = ("by_id", "group_id", "leases", "name", "pinned", "tiers")
+    __slots__ = ("by_id", "claimed", "group_id", "leases", "name", "pinned", "tiers")
 
-    def __init__(self, name: str, group_id: int, floors: tuple[int, ...]) -> None:
+    def __init__(self, name: str, group_id: int, floors: tuple[int, ...], doubts: tuple[int, ...] = ()) -> None:
         self.name = name
         self.group_id = group_id
-        self.tiers = [TierCursor(floor) for floor in floors]
+        self.tiers = [TierCursor(floor, doubt) for floor, doubt in zip_longest(floors, doubts, fillvalue=0)]
         self.by_id: dict[int, Delivery] = {}
         self.leases: dict[int, dict[Lease, None]] = {}  # by owner, oldest first; only those that hold something
+        self.claimed = 0  # deliveries that are CLAIMED
         self.pinned = False  # its start is on disk
 
     # --- Handing out ------------------------------------------------------------------------------------------
@@ -121,18 +140,11 @@ class Group:
         """The walk of a tier reached `msg_id`: it is now one of the group's unconfirmed messages, ready."""
         cursor = self.tiers[tier]
         delivery = Delivery(tier, cursor.next_after, msg_id)
+        delivery.count = int(msg_id <= cursor.doubt)
         cursor.next_after = msg_id
         cursor.order.append(delivery)
         self.by_id[msg_id] = delivery
         return delivery
-
-    def restore(self, tier: int, msg_id: int, count: int) -> None:
-        """A confirmed message is unconfirmed again, and ready. The floor stays: a row of its own says so."""
-        delivery = Delivery(tier, msg_id - 1, msg_id)
-        delivery.count = count
-        delivery.returned = True
-        self.by_id[msg_id] = delivery
-        self.make_ready(delivery)
 
     def leased(self, lease: Lease, delivery: Delivery) -> None:
         """`delivery` goes out as the next message of `lease`."""
@@ -142,6 +154,25 @@ class Group:
         delivery.index = len(lease.deliveries)
         lease.deliveries.append(delivery)
         lease.held += 1
+
+    def claim(self, deliveries: list[Delivery]) -> None:
+        """What was just leased is to be pushed: no lease ends it, but `settle` or `unclaim`."""
+        for delivery in deliveries:
+            delivery.state = CLAIMED
+            cursor = self.tiers[delivery.tier]
+            cursor.claimed_to = max(cursor.claimed_to, delivery.msg_id)
+        self.claimed += len(deliveries)
+
+    def still_claimed(self, deliveries: Iterable[Delivery]) -> list[Delivery]:
+        """Those of `deliveries` that are claimed in this group: not deleted meanwhile, nor of an earlier group of its name."""
+        return [each for each in deliveries if each.state == CLAIMED and self.by_id.get(each.msg_id) is each]
+
+    def unclaim(self, deliveries: list[Delivery]) -> None:
+        """What was claimed has reached nobody: it is offered again, as if it had not been."""
+        for delivery in deliveries:
+            self._let_go(delivery)
+            delivery.count -= 1
+            self.make_ready(delivery)
 
     def begin(self, lease: Lease) -> None:
         """Remember a lease that holds something."""
@@ -185,13 +216,20 @@ class Group:
 
     def give_back(self, delivery: Delivery, state: int) -> None:
         """A negative acknowledgement: `delivery` leaves its lease, to be READY now or DELAYED."""
-        self._leave_lease(delivery)
+        self._let_go(delivery)
         if state == READY:
             self.make_ready(delivery)
         else:
             delivery.state = state
 
-    def _leave_lease(self, delivery: Delivery) -> None:
+    def _let_go(self, delivery: Delivery) -> None:
+        """Nobody holds it any more."""
+        if delivery.state == CLAIMED:
+            self.claimed -= 1
+            if not self.claimed:
+                for cursor in self.tiers:
+                    cursor.claimed_to = 0
+            return
         lease = delivery.lease
         if delivery.state == LEASED and lease is not None:
             lease.held -= 1
@@ -213,7 +251,7 @@ class Group:
         """The unconfirmed deliveries that a cumulative ACK of `msg_id` confirms: it and what came before it in the
         latest FETCH reply that carried it. None when it was never delivered or is already confirmed."""
         delivery = self.by_id.get(msg_id)
-        if delivery is None or delivery.lease is None:
+        if delivery is None or delivery.lease is None or delivery.state == CLAIMED:
             return []
         lease = delivery.lease
         return [each for each in lease.deliveries[: delivery.index + 1] if each.state != SETTLED and each.lease is lease]
@@ -221,45 +259,46 @@ class Group:
     def singles(self, msg_ids: Iterable[int]) -> list[Delivery]:
         """The unconfirmed deliveries among `msg_ids`."""
         found = (self.by_id.get(msg_id) for msg_id in dict.fromkeys(msg_ids))
-        return [delivery for delivery in found if delivery is not None and delivery.count > 0]
+        return [each for each in found if each is not None and each.count > 0 and each.state != CLAIMED]
 
     def settle(self, deliveries: list[Delivery]) -> Confirmed:
         """Confirm `deliveries` and say which rows that changes. Rows are only needed above the floor."""
         result = Confirmed(changed=bool(deliveries))
-        ranges: list[tuple[int, int, int]] = []
         touched = 0
         for delivery in deliveries:
-            self._leave_lease(delivery)
+            self._let_go(delivery)
             delivery.state = SETTLED
             self.by_id.pop(delivery.msg_id, None)
-            tier = delivery.tier
-            touched |= 1 << tier
-            if ranges and ranges[-1][0] == tier and ranges[-1][2] == delivery.low:
-                ranges[-1] = (tier, ranges[-1][1], delivery.msg_id)
-            else:
-                ranges.append((tier, delivery.low, delivery.msg_id))
+            touched |= 1 << delivery.tier
         for tier in range(TIERS):
             if touched & 1 << tier:
                 self._advance(tier, result)
-        for tier, low, high in ranges:
+        for tier, low, high in ranges_of(deliveries):
             cursor = self.tiers[tier]
             if high > cursor.floor:
-                cursor.ranges[low] = high
-                heapq.heappush(cursor.row_lows, low)
-                result.put.append((tier, low, high))
+                result.put.append((tier, self._join(cursor, low, high), high))
         return result
+
+    @staticmethod
+    def _join(cursor: TierCursor, low: int, high: int) -> int:
+        """Note a confirmed range, as part of the one that ends where it begins if there is one; where that begins."""
+        joined = cursor.ends.pop(low, None)
+        if joined is None or cursor.ranges.get(joined) != low:
+            joined = low
+            heapq.heappush(cursor.row_lows, low)
+        cursor.ranges[joined] = high
+        cursor.ends[high] = joined
+        return joined
 
     def vanish(self, msg_id: int) -> Confirmed:
         """`msg_id` was deleted, replaced or found expired: there is nothing left to confirm."""
         delivery = self.by_id.get(msg_id)
         if delivery is None:
             return Confirmed()
-        self._leave_lease(delivery)
+        self._let_go(delivery)
         delivery.state = SETTLED
         del self.by_id[msg_id]
         result = Confirmed()
-        if delivery.returned:
-            result.delete.append((delivery.tier | RETURNED_BIT, msg_id))
         self._advance(delivery.tier, result)
         return result
 
@@ -267,6 +306,8 @@ class Group:
         cursor = self.tiers[tier]
         before = cursor.floor
         cursor.raise_floor()
+        if len(cursor.order) > _ORDER_SLACK + 4 * len(self.by_id):
+            cursor.order = deque(each for each in cursor.order if each.state != SETTLED)
         if cursor.floor == before:
             return
         result.changed = True
@@ -275,7 +316,9 @@ class Group:
             if cursor.ranges.get(low, 0) > cursor.floor:
                 break  # it reaches beyond the floor, so it is still needed; a later floor removes it
             heapq.heappop(cursor.row_lows)
-            if cursor.ranges.pop(low, None) is not None:
+            high = cursor.ranges.pop(low, None)
+            if high is not None:
+                cursor.ends.pop(high, None)
                 result.delete.append((tier, low))
 
     # --- Looking ----------------------------------------------------------------------------------------------
@@ -284,6 +327,12 @@ class Group:
     def floors(self) -> tuple[int, ...]:
         """What is durable of the cursors, by tier."""
         return tuple(cursor.floor for cursor in self.tiers)
+
+    @property
+    def claims(self) -> tuple[int, ...]:
+        """What a restart must know of claims, by tier: up to here messages may have been pushed that are not confirmed."""
+        reach = [max(cursor.claimed_to, cursor.doubt) for cursor in self.tiers]
+        return tuple(high if high > cursor.floor else 0 for high, cursor in zip(reach, self.tiers, strict=True))
 
     @property
     def unconfirmed(self) -> int:

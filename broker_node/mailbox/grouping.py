@@ -7,22 +7,23 @@ from typing import Final, NamedTuple
 import msgspec
 
 from broker_node.mailbox.group import Group
-from broker_node.mailbox.model import GroupRow, Mailbox, Owner
+from broker_node.mailbox.model import GroupRow, Mailbox, Owner, Shelf
 from broker_node.mailbox.walking import Walking
 from mq9.errors import error
 from mq9.limits import FETCH_BYTES_MAX, GROUPS_PER_MAILBOX_MAX
 from mq9.storage.interface import Table
 from mq9.storage.layout import (
-    RETURNED_BIT,
     TIERS,
     acked_key,
     acked_range,
     group_key,
     mailbox_range,
+    pack_u64,
     tier_range,
     unpack_acked_key,
     unpack_u64,
 )
+from mq9.storage.receipts import Range, Receipt
 from mq9.storage.records import seal, unseal
 
 EARLIEST: Final = "earliest"
@@ -66,6 +67,7 @@ class Grouping:
 
     def __init__(self, walking: Walking) -> None:
         self.walking = walking
+        self.taken: dict[tuple[int, int], list[Range]] = {}  # pushing.py: (mailbox, group id) -> confirmed, on its way to disk
 
     def find(self, mailbox: Mailbox, name: str) -> Group | None:
         """The group of that name, loaded from the store if need be, or None."""
@@ -79,20 +81,16 @@ class Grouping:
         for row_key, row in store.scan(Table.GROUP, *mailbox_range(mailbox.id), GROUPS_PER_MAILBOX_MAX + 1):
             stored = _group_rows.decode(unseal(row_key, row))
             name = row_key[prefix:].decode()
-            group = Group(name, stored.group_id, stored.floors)
+            group = Group(name, stored.group_id, stored.floors, stored.claimed)
             group.pinned = True
-            ranges: list[list[tuple[int, int]]] = [[] for _ in range(TIERS)]
-            returned: list[tuple[int, int]] = []
+            ranges: list[dict[int, int]] = [{} for _ in range(TIERS)]
             for range_key, range_row in store.scan(Table.ACKED, *acked_range(mailbox.id, stored.group_id), 1 << 30):
                 _, _, tier, low = unpack_acked_key(range_key)
-                if tier & RETURNED_BIT:
-                    returned.append((tier & ~RETURNED_BIT, low))
-                else:
-                    ranges[tier].append((low, unpack_u64(unseal(range_key, range_row))))
+                ranges[tier][low] = unpack_u64(unseal(range_key, range_row))
+            for tier, low, high in self.taken.get((mailbox.id, stored.group_id), ()):
+                ranges[tier][low] = max(high, ranges[tier].get(low, 0))
             for cursor, found in zip(group.tiers, ranges, strict=True):
-                cursor.load_ranges(found)
-            for tier, msg_id in returned:
-                group.restore(tier, msg_id, 1)
+                cursor.load_ranges(sorted(found.items()))
             mailbox.groups[name] = group
             mailbox.next_group_id = max(mailbox.next_group_id, stored.group_id + 1)
         mailbox.groups_loaded = True
@@ -107,10 +105,6 @@ class Grouping:
             for tier, cursor in enumerate(old.tiers):
                 for low in cursor.ranges:
                     batch.delete(Table.ACKED, acked_key(mailbox.id, old.group_id, tier, low))
-            for delivery in old.by_id.values():
-                if delivery.returned:
-                    row_key = acked_key(mailbox.id, old.group_id, delivery.tier | RETURNED_BIT, delivery.msg_id)
-                    batch.delete(Table.ACKED, row_key)
         floor = self.start_of(mailbox, wanted, inclusive=old is None)
         group = Group(wanted.group, mailbox.next_group_id, (floor,) * TIERS)
         mailbox.next_group_id += 1
@@ -118,11 +112,28 @@ class Grouping:
         self.put(mailbox, group)
         return group
 
+    def recover(self, shelf: Shelf, receipts: list[Receipt]) -> None:
+        """Put into the open batch what an earlier process knew to be taken and had not confirmed."""
+        floors: dict[tuple[int, int], tuple[int, ...]] = {}
+        for mailbox_id in {receipt.mailbox for receipt in receipts}:
+            for row_key, row in shelf.store.scan(Table.GROUP, *mailbox_range(mailbox_id), GROUPS_PER_MAILBOX_MAX + 1):
+                stored = _group_rows.decode(unseal(row_key, row))
+                floors[mailbox_id, stored.group_id] = stored.floors
+        for mailbox_id, group_id, tier, low, high in receipts:
+            place = mailbox_id, group_id
+            if place not in floors or high <= floors[place][tier]:
+                continue
+            row_key = acked_key(mailbox_id, group_id, tier, low)
+            old = shelf.store.get(Table.ACKED, row_key)
+            if old is None or unpack_u64(unseal(row_key, old)) < high:
+                self.taken.setdefault(place, []).append((tier, low, high))
+                shelf.commit.batch.put(Table.ACKED, row_key, seal(row_key, pack_u64(high)))
+
     @staticmethod
     def put(mailbox: Mailbox, group: Group) -> None:
-        """Put the group's floors into the open batch."""
+        """Put the group's floors, and how far it has claimed, into the open batch."""
         row_key = group_key(mailbox.id, group.name.encode())
-        row = seal(row_key, msgspec.msgpack.encode(GroupRow(group.group_id, group.floors)))
+        row = seal(row_key, msgspec.msgpack.encode(GroupRow(group.group_id, group.floors, group.claims)))
         mailbox.shelf.commit.batch.put(Table.GROUP, row_key, row)
 
     @staticmethod

@@ -51,6 +51,7 @@ class GroupRow(msgspec.Struct, array_like=True, frozen=True):
 
     group_id: int
     floors: tuple[int, ...]
+    claimed: tuple[int, ...] = ()  # by tier: up to here messages may have been pushed that are not confirmed; 0: nothing was
 
 
 class Shelf:

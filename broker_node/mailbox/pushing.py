@@ -1,9 +1,10 @@
 """PUSH: messages of a mailbox to those who subscribed to it, stored ones first, then live ones as they become durable.
 
 A plain subscription is a reader that leaves no trace: it has a place in each tier and gets everything from there on. A queue
-group is a consumer group of the same name: each message goes to one member, once for the group. A message is confirmed for
-the group, durably, before it is written, so neither a reconnect nor a killed broker hands it out twice; what a socket then
-does not take is marked as returned, durably, and is the group's again if the connection goes away.
+group is a consumer group of the same name: each message goes to one member, once for the group. There is no acknowledgement,
+so two things are written down in its place: that messages are claimed, before they are written to a member's socket, and
+that they are confirmed, when the socket has taken them. What a connection that goes away had not taken is the group's again;
+what was claimed and not confirmed when the broker died may have been handed out, and is offered again saying so.
 
 Nobody is written to faster than their socket takes it: a subscriber that is behind is simply not read for until it is not.
 """
@@ -16,13 +17,14 @@ from typing import Final, Protocol
 
 from broker_node.mailbox.acking import Acking
 from broker_node.mailbox.fetching import Fetching
-from broker_node.mailbox.group import Delivery, Group, Lease
+from broker_node.mailbox.group import Delivery, Group, ranges_of
 from broker_node.mailbox.grouping import EARLIEST, Wanted
 from broker_node.mailbox.mailboxes import Mailboxes
 from broker_node.mailbox.model import Fetched, Mailbox
 from mq9.errors import Mq9Error
 from mq9.limits import PUSH_WINDOW_BYTES, PUSH_WINDOW_MESSAGES
 from mq9.storage.layout import TIERS
+from mq9.storage.receipts import Receipts
 
 ALL_TIERS: Final = (1 << TIERS) - 1
 _NEVER: Final = 1 << 62  # an offset that no socket gets to
@@ -35,6 +37,9 @@ class Subscriber(Protocol):
 
     def is_ready(self) -> bool:
         """Its socket took everything so far, and little waits."""
+
+    def flush(self) -> None:
+        """Write what was said to it, as far as its socket takes it."""
 
     def said_offset(self) -> int:
         """Bytes said so far."""
@@ -59,22 +64,31 @@ class Push:
         self.closed = False
         self.mailbox_id = 0  # the mailbox that `after` is about: one of the same name may be made anew
         self.after = [0] * TIERS
-        self.claimed_bytes = 0  # confirmed for it, to be said when that is durable
+        self.claimed_bytes = 0  # claimed for it, to be said when that is durable
         self.unsure: deque[tuple[int, Delivery]] = deque()  # said, not known to be taken: (said_offset after it, delivery)
 
 
 class _Claim:
-    """Messages that are confirmed for a group, to be said to one member when that is durable."""
+    """Messages that a group has claimed, to be said to one member when that is durable."""
 
-    __slots__ = ("deliveries", "found", "group", "mailbox", "push", "size_bytes")
+    __slots__ = ("deliveries", "found", "push", "size_bytes")
 
-    def __init__(self, mailbox: Mailbox, group: Group, push: Push, found: list[Fetched], lease: Lease) -> None:
-        self.mailbox = mailbox
-        self.group = group
+    def __init__(self, push: Push, found: list[Fetched], deliveries: list[Delivery]) -> None:
         self.push = push
         self.found = found
-        self.deliveries = list(lease.deliveries)
+        self.deliveries = deliveries
         self.size_bytes = sum(len(item.message.payload) + len(item.message.header) for item in found)
+
+
+class _Claims:
+    """What one look at a mailbox has claimed for the members of one group."""
+
+    __slots__ = ("claims", "group", "mailbox")
+
+    def __init__(self, mailbox: Mailbox, group: Group) -> None:
+        self.mailbox = mailbox
+        self.group = group
+        self.claims: list[_Claim] = []
 
 
 class Pushing:
@@ -90,11 +104,26 @@ class Pushing:
         self.by_address: dict[bytes, list[Push]] = {}
         self.by_client: dict[int, set[Push]] = {}
         self.turn = 0  # where the next round over the members of a group begins
-        self.to_check: list[tuple[Mailbox, Group, Push]] = []
-        self.claims: dict[_Claim, None] = {}  # on their way to the disk, oldest first
+        self.staged: dict[_Claims, None] = {}  # on their way to the disk, oldest first
         self.closed = False
+        self.receipts = Receipts(boxes.durable.store, boxes.durable.slot)
+        self._recover()
         boxes.on_active = self._mailbox_active
         fetching.push = self.pump
+
+    def _recover(self) -> None:
+        """What an earlier process noted as taken is confirmed, from the first look at it on."""
+        shelf = self.boxes.durable
+        receipts = self.receipts.read()
+        if receipts:
+            self.receipts.opened()
+            self.fetching.grouping.recover(shelf, receipts)
+            shelf.commit.then(self._recovered)
+
+    def _recovered(self, failure: Mq9Error | None) -> None:
+        if failure is None:
+            self.fetching.grouping.taken.clear()
+            self.receipts.confirmed()
 
     # --- Coming and going -------------------------------------------------------------------------------------
 
@@ -131,26 +160,41 @@ class Pushing:
     def client_closed(self, client: Subscriber) -> None:
         """What was said to it and not taken goes to others."""
         for push in list(self.by_client.get(client.id, ())):
-            self._give_back(push, client.taken_offset())
+            self._settle_taken(push)
+            left = [delivery for _, delivery in push.unsure]
+            push.unsure.clear()
+            mailbox = self.boxes.active.get(push.address)
+            group = mailbox.groups.get(push.group) if mailbox is not None else None
+            if mailbox is not None and group is not None:
+                self._return(mailbox, group, left)
             self.remove(push)
         self.by_client.pop(client.id, None)
 
     def close(self) -> None:
-        """The broker stops, with one more commit: what is claimed and not said is written down as returned in that."""
+        """The broker stops, with one more commit: what is claimed and not said, or taken and not confirmed, is written down
+        in that. What waits in a socket stays claimed: it may still be taken, unless its connection was cut before."""
         self.closed = True
-        for claim in self.claims:
-            if not claim.mailbox.removed:
-                self.acking.mark_returned(claim.mailbox, claim.group, claim.deliveries)
+        for claims in self.staged:
+            for claim in claims.claims:
+                self._return(claims.mailbox, claims.group, claim.deliveries)
+        for pushes in list(self.by_client.values()):
+            for push in list(pushes):
+                self._settle_taken(push)
+        self.receipts.close()
+
+    def holds_untaken(self, client: Subscriber) -> bool:
+        """Whether messages were said to it that its socket has not taken: they are the group's again if it closes."""
+        taken = client.taken_offset()
+        return any(push.unsure and push.unsure[-1][0] > taken for push in self.by_client.get(client.id, ()))
 
     def client_writable(self, client: Subscriber) -> None:
         """Its socket has taken what waited: go on."""
         for push in list(self.by_client.get(client.id, ())):
-            mailbox = self.boxes.active.get(push.address)
-            if mailbox is None:
-                continue
             if push.unsure:
-                self._settle_taken(mailbox, push)
-            self.fetching.wake(mailbox)
+                self._settle_taken(push)
+            mailbox = self.boxes.active.get(push.address)
+            if mailbox is not None:
+                self.fetching.wake(mailbox)
 
     def _mailbox_active(self, mailbox: Mailbox) -> None:
         """A mailbox was made or loaded: somebody may have been waiting for it."""
@@ -201,58 +245,100 @@ class Pushing:
         if not group.pinned:
             return
         ready = [push for push in members if push.client.is_ready()]
+        claims = _Claims(mailbox, group)
         # One each at first, so that few messages are spread; then more each, so that many cost few looks.
         share = 1
-        while ready and share <= PUSH_WINDOW_MESSAGES:
-            self.turn += 1
-            first = self.turn % len(ready)
-            ready = [push for push in (*ready[first:], *ready[:first]) if self._claim(mailbox, group, push, share)]
-            share *= 2
+        try:
+            while ready and share <= PUSH_WINDOW_MESSAGES:
+                first = self.turn % len(ready)
+                ready = [push for push in (*ready[first:], *ready[:first]) if self._claim(claims, push, share)]
+                self.turn += len(ready)  # who had nothing is first the next time
+                share *= 2
+        finally:  # also when damaged data has ended the looking
+            if claims.claims:
+                self._stage(claims)
         if ready:
             self.fetching.wake(mailbox)
 
-    def _claim(self, mailbox: Mailbox, group: Group, push: Push, share: int) -> bool:
-        """Confirm the next `share` messages for the group, to be said to `push` once that is durable. False: no more, or
-        enough for now."""
+    def _claim(self, claims: _Claims, push: Push, share: int) -> bool:
+        """Claim the group's next `share` messages, to be said to `push` once that is durable. False: no more, or enough for
+        now."""
         budget = PUSH_WINDOW_BYTES - push.claimed_bytes
         if budget <= 0:
             return False  # `_claimed` comes back for more
+        group = claims.group
         wanted = Wanted(
             push.client.id, group.name, share, 0, EARLIEST, 0, False, (), 1000, hold=True, tiers=push.tiers, budget=budget
         )
-        found, lease = self.fetching.take(mailbox, group, wanted)
+        found, lease = self.fetching.take(claims.mailbox, group, wanted)
         if not found:
             return False
-        claim = _Claim(mailbox, group, push, found, lease)
-        self.claims[claim] = None
+        group.claim(lease.deliveries)
+        claim = _Claim(push, found, lease.deliveries)
+        claims.claims.append(claim)
         push.claimed_bytes += claim.size_bytes
-        self.acking.settle(mailbox, group, claim.deliveries)
-        mailbox.staged_acks += 1
-        mailbox.shelf.commit.then(self._claimed, claim)
         return True
 
-    def _claimed(self, failure: Mq9Error | None, claim: _Claim) -> None:
-        mailbox, group, push = claim.mailbox, claim.group, claim.push
+    def _stage(self, claims: _Claims) -> None:
+        mailbox = claims.mailbox
+        self.staged[claims] = None
+        self.fetching.grouping.put(mailbox, claims.group)
+        mailbox.staged_acks += 1
+        mailbox.shelf.commit.then(self._claimed, claims)
+
+    def _claimed(self, failure: Mq9Error | None, claims: _Claims) -> None:
+        mailbox = claims.mailbox
         mailbox.staged_acks -= 1
-        del self.claims[claim]
-        if push.claimed_bytes >= PUSH_WINDOW_BYTES:
-            self.fetching.wake(mailbox)  # it was left out for having enough
-        push.claimed_bytes -= claim.size_bytes
+        del self.staged[claims]
+        for claim in claims.claims:
+            push = claim.push
+            if push.claimed_bytes >= PUSH_WINDOW_BYTES:
+                self.fetching.wake(mailbox)  # it was left out for having enough
+            push.claimed_bytes -= claim.size_bytes
         if failure is not None or self.closed:
             return  # after a failure the group was reset to what the store has; the next wake finds them again
+        by_push: dict[Push, list[_Claim]] = {}
+        for claim in claims.claims:
+            by_push.setdefault(claim.push, []).append(claim)
+        taken: list[Delivery] = []
+        for push, mine in by_push.items():
+            for claim in mine:
+                self._say(claims, claim)
+            taken += self._flush(mailbox, claims.group, push)
+        self._confirm(mailbox, claims.group, taken)
+
+    def _flush(self, mailbox: Mailbox, group: Group, push: Push) -> list[Delivery]:
+        """Write what was said, and note at once what its socket has taken of it: a kill in between hands that out again. So
+        all of the note is made before."""
+        if not push.unsure or mailbox.shelf is not self.boxes.durable:
+            push.client.flush()
+            return self._note_taken(mailbox, group, push)
+        client = push.client
+        said = group.still_claimed([delivery for _, delivery in push.unsure])
+        said.sort(key=_place_in_tier)
+        note = self.receipts.prepare(mailbox.id, group.group_id, ranges_of(said))
+        end = push.unsure[-1][0]
+        client.flush()
+        if client.taken_offset() < end or not push.unsure:
+            return self._note_taken(mailbox, group, push)
+        self.receipts.note(note)
+        push.unsure.clear()
+        self._forget_if_over(push)
+        return said
+
+    def _say(self, claims: _Claims, claim: _Claim) -> None:
+        mailbox, group, push = claims.mailbox, claims.group, claim.push
         for at, (item, delivery) in enumerate(zip(claim.found, claim.deliveries, strict=True)):
             if push.closed:
                 self._return(mailbox, group, claim.deliveries[at:])
                 break
+            if not group.still_claimed((delivery,)):
+                continue  # deleted since
             # Noted first, as never taken: saying it may end the connection, which then gives it back.
             push.unsure.append((_NEVER, delivery))
             push.deliver(mailbox, item)
             if push.unsure:
                 push.unsure[-1] = (push.client.said_offset(), delivery)
-        if push.unsure:
-            if not self.to_check:
-                self.call_soon(self._check_taken)  # after the flush that what was just said has scheduled
-            self.to_check.append((mailbox, group, push))
 
     def _pin(self, mailbox: Mailbox, name: str, push: Push) -> None:
         wanted = Wanted(push.client.id, name, 1, 0, EARLIEST, 0, False, (), 1000, hold=True)
@@ -271,40 +357,53 @@ class Pushing:
 
     # --- What the socket took ---------------------------------------------------------------------------------
 
-    def _check_taken(self) -> None:
-        """The flush is over. What a full socket left behind is written down as returned, in case the broker dies."""
-        checks, self.to_check = self.to_check, []
-        for mailbox, group, push in checks:
-            taken = push.client.taken_offset()
-            while push.unsure and push.unsure[0][0] <= taken:
-                push.unsure.popleft()
-            self._forget_if_over(push)
-            if push.unsure and not mailbox.removed:
-                self.acking.mark_returned(mailbox, group, [delivery for _, delivery in push.unsure])
-
-    def _settle_taken(self, mailbox: Mailbox, push: Push) -> None:
-        group = mailbox.groups.get(push.group)
-        taken = push.client.taken_offset()
-        done: list[Delivery] = []
-        while push.unsure and push.unsure[0][0] <= taken:
-            done.append(push.unsure.popleft()[1])
-        if group is not None:
-            self.acking.unmark_returned(mailbox, group, done)
-        self._forget_if_over(push)
-
-    def _give_back(self, push: Push, taken: int) -> None:
-        done = [delivery for offset, delivery in push.unsure if offset <= taken]
-        left = [delivery for offset, delivery in push.unsure if offset > taken]
-        push.unsure.clear()
+    def _settle_taken(self, push: Push) -> None:
+        """Confirm what its socket has taken."""
         mailbox = self.boxes.active.get(push.address)
         group = mailbox.groups.get(push.group) if mailbox is not None else None
         if mailbox is not None and group is not None:
-            self.acking.unmark_returned(mailbox, group, done)
-            if left:
-                self._return(mailbox, group, left)
+            self._confirm(mailbox, group, self._note_taken(mailbox, group, push))
+
+    def _note_taken(self, mailbox: Mailbox, group: Group, push: Push) -> list[Delivery]:
+        """Take what its socket has taken out of `unsure`, and note it; the caller confirms it."""
+        unsure = push.unsure
+        offset = push.client.taken_offset()
+        found: list[Delivery] = []
+        while unsure and unsure[0][0] <= offset:
+            found.append(unsure.popleft()[1])
+        self._forget_if_over(push)
+        taken = group.still_claimed(found)
+        if taken and mailbox.shelf is self.boxes.durable:
+            taken.sort(key=_place_in_tier)
+            self.receipts.note(self.receipts.prepare(mailbox.id, group.group_id, ranges_of(taken)))
+        return taken
+
+    def _confirm(self, mailbox: Mailbox, group: Group, taken: list[Delivery]) -> None:
+        if taken and not mailbox.removed and mailbox.groups.get(group.name) is group:
+            taken.sort(key=_place_in_tier)  # at best one range for all members
+            self.acking.settle(mailbox, group, taken)
+            self._write(mailbox)
 
     def _return(self, mailbox: Mailbox, group: Group, deliveries: list[Delivery]) -> None:
-        self.acking.mark_returned(mailbox, group, deliveries)
-        for delivery in deliveries:
-            group.restore(delivery.tier, delivery.msg_id, delivery.count)
-        self.fetching.wake(mailbox)
+        """Claimed and not taken: others may have them. That is written down, so that it is not in doubt."""
+        claimed = group.still_claimed(deliveries)
+        if claimed and not mailbox.removed and mailbox.groups.get(group.name) is group:
+            group.unclaim(claimed)
+            self.fetching.grouping.put(mailbox, group)
+            self._write(mailbox)
+            self.fetching.wake(mailbox)
+
+    def _write(self, mailbox: Mailbox) -> None:
+        """Have what was put be committed, though nobody waits for it."""
+        mailbox.staged_acks += 1
+        self.receipts.opened()
+        mailbox.shelf.commit.then(self._written, mailbox)
+
+    def _written(self, failure: Mq9Error | None, mailbox: Mailbox) -> None:
+        """If the commit failed, what memory holds was reset to what the store has."""
+        mailbox.staged_acks -= 1
+        self.receipts.confirmed()
+
+
+def _place_in_tier(delivery: Delivery) -> tuple[int, int]:
+    return delivery.tier, delivery.msg_id

@@ -32,6 +32,7 @@ _TIERS_OF_WORD: Final = {
     b"normal": 1 << NORMAL,
     b"low": 1 << LOW,
 }
+_AGAIN: Final = b"mq9-deliveries: %d\r\n"  # as FETCH says it
 PRIORITY_WORDS: Final = frozenset(_TIERS_OF_WORD)
 
 
@@ -65,7 +66,8 @@ def push_for(boxes: Mailboxes, client: Client, sub: Subscription) -> Push:
             client.receive(sub, subject, b"", b"", _envelope(mailbox, item, name))
             return
         message = item.message
-        header = delivery_header(message.header, item.msg_id, item.tier, message.create_ms)
+        again = _AGAIN % item.deliveries if item.deliveries > 1 else b""
+        header = delivery_header(message.header, item.msg_id, item.tier, message.create_ms, again)
         client.receive(sub, subject, b"", header, message.payload)
 
     return Push(client, address, tiers, sub.queue.decode("utf-8", "replace"), deliver)

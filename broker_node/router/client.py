@@ -23,6 +23,9 @@ class Client(Protocol):
     def is_ready(self) -> bool:
         """Its socket took everything so far: more can be pushed."""
 
+    def flush(self) -> None:
+        """Write what was said to it now, and not when the loop's turn ends."""
+
     def said_offset(self) -> int:
         """Bytes said to it so far."""
 

@@ -22,7 +22,6 @@ from mq9.errors import error
 from mq9.limits import SLOTS
 
 TIERS: Final = 4  # critical, urgent, normal, low
-RETURNED_BIT: Final = 0x80  # in the tier of an ACKED key: a message that was confirmed and is unconfirmed again
 SEQUENCE_BITS: Final = 48
 FORMAT_KEY: Final = b"format"  # META: msgpack {version, slots}
 SEQUENCE_KEY: Final = b"mailbox_sequence"  # META: u64 last mailbox sequence given out, u64 live mailboxes; see sequence_key
@@ -40,7 +39,7 @@ _DIGEST_BYTES: Final = 16
 pack_u64 = _U64.pack
 message_key = _MESSAGE.pack  # (mailbox, tier, msg_id)
 delayed_key = _DELAYED.pack  # (mailbox, due_ms, sequence)
-acked_key = _ACKED.pack  # (mailbox, group, tier, low); with RETURNED_BIT in the tier, low is one message's id
+acked_key = _ACKED.pack  # (mailbox, group, tier, low)
 
 
 class ExpiryKind(IntEnum):

@@ -52,6 +52,9 @@ class InProcessClient:
         """A client of a test takes everything at once, unless the test says otherwise."""
         return self.ready
 
+    def flush(self) -> None:
+        """Whatever a client of a test takes, it has at once."""
+
     def said_offset(self) -> int:
         return self.said
 

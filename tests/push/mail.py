@@ -54,14 +54,24 @@ def read_all(client: RawClient, until: int) -> Iterator[int]:
                 return
 
 
-def read_to_end(client: RawClient) -> list[int]:
-    """The numbers of the whole messages that are left on a connection whose server is gone."""
-    found: list[int] = []
+def frames_to_end(client: RawClient) -> list[Frame]:
+    """The whole frames that are left on a connection whose server is gone."""
+    found: list[Frame] = []
     try:
         while True:
-            found += numbers([client.next_frame()])
+            found.append(client.next_frame())
     except Closed:
         return found
+
+
+def read_to_end(client: RawClient) -> list[int]:
+    """The numbers of the messages among those."""
+    return numbers(frames_to_end(client))
+
+
+def is_marked(frame: Frame) -> bool:
+    """Whether it says that the message may have been handed out before."""
+    return int(frame.headers.get("mq9-deliveries", "1")) > 1
 
 
 def difference(expected: Iterable[int], got: Iterable[int]) -> tuple[list[int], list[int]]:

@@ -101,7 +101,7 @@ def test_what_is_claimed_when_the_broker_stops_is_handed_out_after_its_start(bro
     sender.send("box", b"a")
     assert payloads(member) == [b"a"]
     sender.publish("MSG.SEND.box", b"b")
-    while not broker.broker.partition.pushing.claims:
+    while not broker.broker.partition.pushing.staged:
         broker.loop._soon.popleft()()
     broker.restart()
     assert payloads(member) == []

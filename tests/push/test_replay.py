@@ -105,7 +105,7 @@ async def test_what_is_handled_before_a_drain_ends_and_what_is_left_are_all_ther
     subscription = await connection.subscribe(f"$mq9.AI.MAILBOX.MSG.{large}.*", queue=f"drain.{by}", cb=handle)
     await some.wait()
     if by == "subscription":
-        await subscription.drain()
+        await subscription.drain()  # type: ignore[no-untyped-call]
         await connection.flush()  # which comes after the UNSUB
     else:
         await connection.drain()

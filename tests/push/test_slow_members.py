@@ -25,9 +25,9 @@ TIMEOUT_S = 30.0
 RESET_AT_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER: what a killed process with unread data does to its connection
 
 
-def unconfirmed(client: RawClient, box: str) -> int:
+def unclaimed(client: RawClient, box: str) -> int:
     [group] = client.call(b"$mq9.AI.MAILBOX.INFO." + box.encode())["groups"]
-    return int(group["lag"])
+    return int(group["lag"]) - int(group["unacked"])
 
 
 def connection(server: ServerProcess, client: RawClient) -> dict[str, Any] | None:
@@ -54,7 +54,7 @@ def share_with_a_stalled_member(server: ServerProcess, box: str) -> tuple[RawCli
     for first in range(0, COUNT, 20):
         fill(server, box, ALL[first : first + 20], SIZE_BYTES)
         got += numbers(busy.flush())
-    while unconfirmed(asking, box):
+    while unclaimed(asking, box):
         got += numbers(busy.flush())
     # A commit that comes after the last confirmation's.
     asking.call(b"$mq9.AI.MAILBOX.REMOVE." + str(asking.call(b"$mq9.AI.MAILBOX.CREATE")["mail_address"]).encode())
@@ -79,6 +79,19 @@ def test_the_jobs_of_a_member_that_the_server_gives_up_go_to_the_others(server: 
     kept = read_to_end(stalled)
     assert kept
     assert difference([*ALL, COUNT + 1], got + list(read_all(busy, COUNT + 1)) + kept) == ([], [])
+
+
+def test_the_jobs_of_a_stalled_member_survive_a_server_that_stops(server: ServerProcess) -> None:
+    """What its connection still held counted as delivered, and was dropped."""
+    make(server, "slow.stop")
+    stalled, _, got = share_with_a_stalled_member(server, "slow.stop")
+    server.stop()
+    got += read_to_end(stalled)
+    server.close_clients()
+    server.start()
+    fill(server, "slow.stop", [COUNT + 1], SIZE_BYTES)
+    got += read_all(member(server, "slow.stop", b"workers")[0], COUNT + 1)
+    assert difference([*ALL, COUNT + 1], got) == ([], [])
 
 
 @pytest.mark.skipif(not hasattr(socket, "TCP_NOTSENT_LOWAT"), reason="this kernel takes as much as it likes")
