@@ -37,12 +37,13 @@ ENV PATH=/opt/mq9/bin:$PATH \
     MQ9_HOST=0.0.0.0 \
     MQ9_MONITOR_HOST=0.0.0.0 \
     MQ9_DATA_DIR=/var/lib/mq9/broker \
-    MQ9_META_DATA_DIR=/var/lib/mq9/meta
+    MQ9_META_DATA_DIR=/var/lib/mq9/meta \
+    MQ9_META_MONITOR_HOST=0.0.0.0
 USER 10001:10001
 WORKDIR /var/lib/mq9
 VOLUME /var/lib/mq9
-# 4222 clients, 8222 monitoring, 9324 other brokers, 9323 and 9423 meta service
-EXPOSE 4222 8222 9324 9323 9423
+# Broker: 4222 clients, 8222 monitoring, 9324 other brokers. Meta node: 9323 brokers, 9423 other meta nodes, 8322 monitoring.
+EXPOSE 4222 8222 9324 9323 9423 8322
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=5s --timeout=5s --start-period=60s --retries=6 CMD ["mq9-healthcheck"]
 ENTRYPOINT ["mq9-entrypoint"]

@@ -368,7 +368,7 @@ class Engine:
         """What this node knows; a reading of plain numbers, from any thread."""
         raft = self.raft
         return meta.StatusReply(
-            node=self.options.identity.node, leader=raft.leader, role=raft.role, term=raft.term,
+            node=self.options.identity.node, leader=raft.leader if raft.hears_leader else "", role=raft.role, term=raft.term,
             commit_index=raft.raftCommitIndex, applied_index=self.state.applied, first_index=raft.journal.first_index,
             last_index=raft.journal.last_index, connected=raft.connected,
             cluster_id=self.state.view.config.cluster_id, fsyncs=self.disk.commits,

@@ -112,6 +112,12 @@ class RaftNode(SyncObj):  # type: ignore[misc]  # PySyncObj is published without
         return bool(self._SyncObj__raftState == _RAFT_STATE.LEADER)
 
     @property
+    def hears_leader(self) -> bool:
+        """Whether this node leads, or heard of its leader lately. One that is alone keeps the name of its last leader, because
+        it stands for election only when a majority would have it."""
+        return self.is_leader or monotonic() - self._leader_heard_s < 2 * self._tuning.election_max_s
+
+    @property
     def leader(self) -> str:
         """Who leads as far as this node knows; empty: nobody."""
         node: Node | None = self._SyncObj__raftLeader

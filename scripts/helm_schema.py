@@ -25,7 +25,8 @@ BROKER_MANAGED: Final = frozenset({
     "cluster_tls_cert", "cluster_tls_key", "cluster_tls_ca",
 })  # fmt: skip
 META_MANAGED: Final = frozenset({
-    "node", "members", "cluster", "host", "port", "raft_host", "raft_port", "data_dir", "tls_cert", "tls_key", "tls_ca",
+    "node", "members", "cluster", "host", "port", "raft_host", "raft_port", "monitor_host", "monitor_port", "data_dir",
+    "tls_cert", "tls_key", "tls_ca",
 })  # fmt: skip
 _TYPES: Final = {str: "string", int: "integer", float: "number", bool: "boolean"}
 

@@ -143,13 +143,16 @@ def test_every_selector_finds_pods_of_one_role(manifests: list[Manifest]) -> Non
             assert sum(found) == 1, f"{each['kind']} {each['metadata']['name']} selects {sum(found)} kinds of pods"
 
 
-def test_the_service_monitor_finds_the_headless_service(charts: dict[str, list[Manifest]]) -> None:
-    (monitor,) = of_kind(charts["exposed"], "ServiceMonitor")
-    wanted = set(monitor["spec"]["selector"]["matchLabels"].items())
-    (found,) = [each for each in of_kind(charts["exposed"], "Service") if wanted <= set(each["metadata"]["labels"].items())]
-    (endpoint,) = monitor["spec"]["endpoints"]
-    assert endpoint["port"] in {port["name"] for port in found["spec"]["ports"]}
-    assert endpoint["path"] == "/metrics"
+def test_service_monitors_find_the_headless_services(charts: dict[str, list[Manifest]]) -> None:
+    services = of_kind(charts["exposed"], "Service")
+    monitors = of_kind(charts["exposed"], "ServiceMonitor")
+    assert len(monitors) == 2
+    for monitor in monitors:
+        wanted = set(monitor["spec"]["selector"]["matchLabels"].items())
+        (found,) = [each for each in services if wanted <= set(each["metadata"]["labels"].items())]
+        (endpoint,) = monitor["spec"]["endpoints"]
+        assert endpoint["port"] in {port["name"] for port in found["spec"]["ports"]}
+        assert endpoint["path"] == "/metrics"
 
 
 def test_stateful_sets_name_headless_services_that_publish_early(manifests: list[Manifest]) -> None:
@@ -163,13 +166,15 @@ def test_stateful_sets_name_headless_services_that_publish_early(manifests: list
 
 def test_ports_are_the_settings_defaults_and_called_the_same_everywhere(manifests: list[Manifest]) -> None:
     defaults = {
-        "client": FIELDS["port"], "monitor": FIELDS["monitor_port"], "peer": FIELDS["peer_port"],
-        "api": META_FIELDS["port"], "raft": META_FIELDS["raft_port"],
-    }  # fmt: skip
+        "broker": {"client": FIELDS["port"], "monitor": FIELDS["monitor_port"], "peer": FIELDS["peer_port"]},
+        "meta": {"api": META_FIELDS["port"], "raft": META_FIELDS["raft_port"], "monitor": META_FIELDS["monitor_port"]},
+        "test": {},
+    }
     named = {port["name"] for _, pod in pods(manifests) for port in pod["containers"][0].get("ports", [])}
-    for _, pod in pods(manifests):
-        for port in pod["containers"][0].get("ports", []):
-            assert port["containerPort"] == (defaults[port["name"]].default if port["name"] in defaults else 8080)
+    for labels, pod in pods(manifests):
+        ports = {port["name"]: port["containerPort"] for port in pod["containers"][0].get("ports", [])}
+        known = defaults[labels["app.kubernetes.io/component"]]
+        assert {name: known[name].default for name in ports if name in known} | {"websocket": 8080} == ports | {"websocket": 8080}
         for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
             handler = pod["containers"][0].get(probe, {})
             targets = [handler[how]["port"] for how in ("httpGet", "tcpSocket") if how in handler]
@@ -294,9 +299,8 @@ def test_probes(manifests: list[Manifest]) -> None:
         container = each["spec"]["template"]["spec"]["containers"][0]
         assert {"startupProbe", "livenessProbe", "readinessProbe"} <= container.keys()
         assert "requests" in container["resources"]
-    broker = _container(manifests, "broker")
-    assert broker["readinessProbe"]["httpGet"]["path"] == "/healthz"
-    assert broker["livenessProbe"]["httpGet"]["path"] != "/healthz", "a restart cures neither a full disk nor a lost majority"
+        assert container["readinessProbe"]["httpGet"]["path"] == "/healthz"
+        assert container["livenessProbe"]["httpGet"]["path"] != "/healthz", "a restart cures no full disk and no lost majority"
 
 
 def test_what_is_spread_and_what_may_be_taken_away(charts: dict[str, list[Manifest]]) -> None:
@@ -320,6 +324,7 @@ def test_the_network_lets_in_who_belongs_there(charts: dict[str, list[Manifest]]
         port["port"]: [peer["podSelector"]["matchLabels"]["app.kubernetes.io/component"] for peer in rule["from"]]
         for rule in meta["spec"]["ingress"]
         for port in rule["ports"]
+        if port["port"] != "monitor"
     }
     assert who == {"api": ["broker", "meta"], "raft": ["meta"]}
     (broker,) = of_kind(charts["exposed"], "NetworkPolicy", "broker")

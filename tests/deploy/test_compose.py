@@ -124,11 +124,12 @@ def test_all_name_the_same_meta_nodes_and_themselves(plain: dict[str, dict[str, 
     assert len(found) == 1
 
 
-def test_prometheus_asks_every_broker() -> None:
-    (job,) = yaml.safe_load((ROOT / "deploy" / "prometheus.yml").read_text())["scrape_configs"]
-    assert job["metrics_path"] == "/metrics"
-    port = FIELDS["monitor_port"].default
-    assert job["static_configs"] == [{"targets": [f"{name}:{port}" for name in BROKERS]}]
+def test_prometheus_asks_every_node() -> None:
+    jobs = yaml.safe_load((ROOT / "deploy" / "prometheus.yml").read_text())["scrape_configs"]
+    assert {job["metrics_path"] for job in jobs} == {"/metrics"}
+    targets = [target for job in jobs for group in job["static_configs"] for target in group["targets"]]
+    wanted = [f"{name}:{FIELDS['monitor_port'].default}" for name in BROKERS]
+    assert targets == wanted + [f"{name}:{META_FIELDS['monitor_port'].default}" for name in METAS]
 
 
 # --- That it works ----------------------------------------------------------------------------------------------------

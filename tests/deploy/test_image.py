@@ -11,7 +11,6 @@ import sys
 import time
 import tomllib
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -20,8 +19,8 @@ from meta_service.settings import FIELDS as META_FIELDS
 from mq9.settings import FIELDS
 from scripts import helm_schema
 from tests.deploy.composition import DOCKERFILE, ENTRYPOINT, HEALTHCHECK, ROOT, image_environment, program_path
-from tests.meta.cluster import MetaCluster, Place, free_ports
-from tests.support.certificates import Authority
+from tests.meta.cluster import MetaCluster, command, free_ports
+from tests.support.process import Process
 from tests.support.server import ServerProcess
 
 RUN_TIMEOUT_S = 60
@@ -60,7 +59,8 @@ def test_exposed_ports_are_the_settings_defaults() -> None:
     exposed = re.search(r"^EXPOSE (.+)$", STAGES[-1], re.MULTILINE)
     assert exposed is not None
     ports = [FIELDS[name].default for name in ("port", "monitor_port", "peer_port")]
-    assert [int(port) for port in exposed[1].split()] == [*ports, META_FIELDS["port"].default, META_FIELDS["raft_port"].default]
+    ports += [META_FIELDS[name].default for name in ("port", "raft_port", "monitor_port")]
+    assert [int(port) for port in exposed[1].split()] == ports
 
 
 def test_only_what_the_image_is_made_of_is_sent_to_the_builder() -> None:
@@ -145,35 +145,20 @@ def test_a_broker_is_healthy_until_it_is_gone(server: ServerProcess) -> None:
     assert done.stderr.startswith("mq9-healthcheck: broker: ")
 
 
-def _meta_environment(cluster: MetaCluster, **pems: str) -> dict[str, str]:
-    place = cluster.places["n0"]
-    members = f"n0={place.host}:{place.raft_port}:{place.api_port}"
-    env = {"MQ9_META_NODE": "n0", "MQ9_META_MEMBERS": members, "MQ9_META_PORT": str(place.api_port)}
-    return env | {f"MQ9_META_{name.upper()}": path for name, path in pems.items()}
-
-
 @pytest.mark.anyio
-async def test_a_meta_node_is_asked_with_its_token(tmp_path: Path) -> None:
-    async with MetaCluster(tmp_path, 1, token="of the api") as cluster:
+async def test_a_meta_node_is_healthy_while_it_knows_a_leader(tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    environ = {**image_environment(), "MQ9_META_MONITOR_PORT": str(port)}
+    async with MetaCluster(tmp_path, 3, monitor_port=-1) as cluster:
         await cluster.leader()
-        environ = _meta_environment(cluster)
-        token = tmp_path / "token"
-        token.write_text("of the api\n")
-        assert _health("meta", **environ, MQ9_META_TOKEN_FILE=str(token)).returncode == 0
-        wrong = _health("meta", **environ, MQ9_META_TOKEN="another")
-        assert wrong.returncode == 1
-        assert "FORBIDDEN" in wrong.stderr
-
-
-@pytest.mark.anyio
-async def test_a_meta_node_with_certificates_is_asked_with_its_own(tmp_path: Path) -> None:
-    authority = Authority(tmp_path / "tls")
-    pems, others = authority.issue("node").settings(), Authority(tmp_path / "others", "other").issue("node").settings()
-    place = Place("127.0.0.1", *free_ports(2))
-    tls: dict[str, Any] = {**pems}
-    async with MetaCluster(tmp_path, 1, places={"n0": place}, **tls) as cluster:
-        environ = _meta_environment(cluster, **pems)
+        cluster.processes["n0"].stop()
+        again = [*command(*cluster.arguments("n0")), "--monitor-port", str(port)]
+        cluster.processes["n0"] = Process(again, tmp_path / "again.log", {**os.environ, "PYTHONPATH": str(ROOT)})
+        cluster.start("n0")
         end_s = time.monotonic() + RUN_TIMEOUT_S
         while _health("meta", **environ).returncode:
             assert time.monotonic() < end_s, cluster.log()
-        assert _health("meta", **_meta_environment(cluster, **others)).returncode == 1
+        cluster.kill("n1", "n2")
+        while not (done := _health("meta", **environ)).returncode:
+            assert time.monotonic() < end_s, cluster.log()
+        assert "no leader" in done.stderr
