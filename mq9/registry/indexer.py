@@ -29,6 +29,7 @@ log = logging.getLogger("mq9.registry")
 
 TEXTS_PER_STEP: Final = 64  # embedded before the thread looks for newer work: about a quarter of a second
 LOAD_PER_STEP: Final = 2000  # agents put into the indexes with one commit while starting: about 0.3 s
+EMBEDDED_WITH_LOAD_MAX: Final = 128  # agents without vectors that queries wait for after loading: a second
 PROBE_S: Final = 5.0  # how often a failed provider is thought of
 
 
@@ -101,12 +102,15 @@ class Indexer:
             self._model_id = self.engine.embedder.model_id
 
     def load_step(self) -> None:
-        """Load some, if there are any. Embeds nothing; what lacks vectors waits its turn."""
+        """Load some, if there are any. Embeds nothing, but for a few whose vectors were on their way to the store when the
+        broker stopped, or the one that led their slot; where many lack vectors, they wait their turn."""
         if self._unloaded:
             part = [self._unloaded.popitem() for _ in range(min(LOAD_PER_STEP, len(self._unloaded)))]
             cards = [(doc, card) for doc, key in part if (card := self._load_one(doc, key)) is not None]
             self.engine.text.change(cards, ())
         if self._loads and not self._unloaded:
+            if 0 < len(self._lacking) <= EMBEDDED_WITH_LOAD_MAX and self._fill() and self._lacking:
+                return
             self._loaded.end(self._loads)
             self._loads = 0
 

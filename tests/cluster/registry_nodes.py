@@ -181,6 +181,7 @@ class RegistryNodes:
 
     def replicate(self) -> None:
         """Every node has the rows of every slot."""
+        self.loop.run_waiting()  # vectors are stored right after the answer
         for slot, leader in self.leaders_now.items():
             for name in self.members:
                 if name != leader:

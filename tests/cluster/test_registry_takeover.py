@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from mq9.errors import UnavailableError
+from mq9.storage.interface import Batch, Table
 from mq9.storage.layout import slot_of
 from tests.cluster.registry_nodes import SLOTS, RegistryNodes
 
@@ -39,6 +40,19 @@ def test_a_takeover_loses_nobody_and_embeds_nothing(nodes: RegistryNodes) -> Non
         assert len(member.words.texts) == 9  # the queries alone
     nodes.register("agent61", description="came later")
     assert nodes["b"].names()[0] == "agent61"
+
+
+def test_vectors_that_were_not_replicated_in_time_are_made_before_anybody_is_answered(nodes: RegistryNodes) -> None:
+    nodes.register_all({"name": f"agent{number}", "description": f"knows {'q' * (number + 1)}"} for number in range(60))
+    nodes.replicate()
+    batch = Batch()
+    for member in nodes.members.values():
+        for key, _ in member.store.scan(Table.AGENT_VECTOR, b"", b"\xff", 1000):
+            batch.delete(Table.AGENT_VECTOR, key)
+        member.store.commit(batch)
+    nodes.kill("a")
+    nodes.elect()
+    assert len(nodes["b"].names(semantic="knows something", mode="semantic", limit=60)) == 60
 
 
 def test_slots_go_and_come_back(nodes: RegistryNodes) -> None:
