@@ -63,10 +63,11 @@ class Membership:
         self._lease_until_s = float("-inf")
         self._had_lease = False
         self._wants_anew = False
+        self._is_elsewhere = False  # the meta service is another cluster's
         self._renewals: deque[tuple[float, int]] = deque()  # when sent, and what must have been watched; oldest first
         self._lease_timer: asyncio.TimerHandle | None = None
         self._first_lease = asyncio.Event()
-        self._failure: Mq9Error | None = None  # what keeps a start from going on
+        self.failure: Mq9Error | None = None  # what this broker cannot go on after
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -84,9 +85,9 @@ class Membership:
         except BaseException:  # whatever it was, nothing is left running
             await self.close()
             raise
-        if self._failure is not None:
+        if self.failure is not None:
             await self.close()
-            raise self._failure
+            raise self.failure
 
     def register_anew(self) -> None:
         """Give up what this node leads, and go on as a new incarnation."""
@@ -104,6 +105,23 @@ class Membership:
                 await self.client.leave(meta.LeaveRequest(node=self.node, incarnation=self.incarnation))
         except (Mq9Error, TimeoutError) as failure:
             log.warning("the meta service could not be told that this broker stops: %s", failure)
+
+    def report(self, node: str, incarnation: int) -> None:
+        """Say that the stream to another broker ended: when its heartbeats stop too, others may lead before its session ends."""
+        known = self.brokers.get(node)
+        if not self._tasks or known is None or known.incarnation != incarnation or known.state == meta.FENCED:
+            return
+        task = asyncio.ensure_future(self._report(node, incarnation))
+        task.add_done_callback(self._tasks.remove)
+        self._tasks.append(task)
+
+    async def _report(self, node: str, incarnation: int) -> None:
+        request = meta.ReportPeerRequest(node=self.node, incarnation=self.incarnation)
+        request.suspect, request.suspect_incarnation = node, incarnation
+        try:
+            await self.client.report_peer(request)
+        except Mq9Error as failure:  # then its session ends when it ends
+            log.info("the meta service could not be told that %s is lost: %s", node, failure)
 
     async def close(self) -> None:
         """Without telling anybody: the session ends by itself."""
@@ -128,7 +146,9 @@ class Membership:
         if failure is None:
             return
         log.critical("this broker is no member of the cluster any more", exc_info=failure)
-        self._failure = failure if isinstance(failure, Mq9Error) else error("INTERNAL")
+        self.failure = failure if isinstance(failure, Mq9Error) else error("INTERNAL")
+        for other in self._tasks:
+            other.cancel()
         self._end_lease()
         self._first_lease.set()
 
@@ -246,6 +266,8 @@ class Membership:
                 async for delta in self.client.watch(self.rev, self.config.cluster_id):
                     self._take(delta)
             except Mq9Error as failure:  # a wrong token, or too many streams: neither is for ever
+                if self._is_elsewhere:
+                    raise
                 log.warning("cannot watch the meta service: %s", failure)
             await asyncio.sleep(REGISTER_PAUSE_S)
 
@@ -254,6 +276,7 @@ class Membership:
         if delta.rev < self.rev and self._is_ours(delta):
             return
         if not self._is_ours(delta):
+            self._is_elsewhere = True
             raise error("INVALID_REQUEST", reason="the meta service at these addresses is of another cluster now")
         if delta.full:
             self.brokers.clear()

@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from broker_node.cluster import disk
 from broker_node.cluster.core import ClusterRouter
-from broker_node.cluster.here import Elsewhere, Handler, Here
+from broker_node.cluster.here import Elsewhere, Handler
 from broker_node.cluster.in_sync import InSync
 from broker_node.cluster.link import VERSION, Link, PeerLinks
+from broker_node.cluster.mailboxes import ClusterMailboxes
 from broker_node.cluster.membership import Membership
 from broker_node.cluster.offsets import Offsets
 from broker_node.cluster.registry_peers import RegistryPeers
@@ -55,7 +56,7 @@ class ClusterNode:
 
     whole = None
 
-    def __init__(self, broker: Broker, make_elsewhere: Callable[[ClusterNode], Elsewhere] = Here) -> None:
+    def __init__(self, broker: Broker, make_elsewhere: Callable[[ClusterNode], Elsewhere] = ClusterMailboxes) -> None:
         """Raises INVALID_REQUEST for settings, certificates and data directories that cannot be those of a member."""
         check_cluster(broker.settings)
         self.broker = broker
@@ -158,7 +159,7 @@ class ClusterNode:
     async def settle(self) -> None:
         """Give what was asked for so far some time to be answered."""
         until_s = self.broker.clock.monotonic_s() + SETTLE_S
-        while self.staged_bytes and self.broker.clock.monotonic_s() < until_s:  # noqa: ASYNC110  # nothing tells when it is none
+        while self.replicator.pending_bytes() and self.broker.clock.monotonic_s() < until_s:  # noqa: ASYNC110  # nothing tells when it is none
             await asyncio.sleep(SETTLE_S / 100)
 
     def _tick(self) -> None:
@@ -192,6 +193,7 @@ class ClusterNode:
         self.replicator.link_down(link)
         self.registry_peers.on_down(link)
         self.elsewhere.link_down(link)
+        self.membership.report(link.node, link.incarnation)
 
     def _accepted_down(self, link: Link) -> None:
         self.interest.link_down(link)
@@ -238,7 +240,7 @@ class ClusterNode:
 
     @property
     def staged_bytes(self) -> int:
-        return self.replicator.pending_bytes()
+        return self.replicator.pending_bytes() + self.elsewhere.waiting_bytes
 
     def may_serve(self) -> bool:
         """Whether our lease holds."""
@@ -305,6 +307,8 @@ class ClusterNode:
 
     def health(self) -> str:
         """What keeps this node from serving its slots; empty when nothing does."""
+        if self.membership.failure is not None:
+            return f"no member of the cluster any more: {self.membership.failure.text}"
         if not self.membership.lease_holds():
             return "the lease has ended: the meta service is out of reach, or has ended the session"
         return ""
@@ -325,6 +329,7 @@ class ClusterNode:
             "slots_led": len(replicator.leaders),
             "slots_served": len(self.served.partitions),
             "slots_followed": len(replicator.followers),
+            **self.elsewhere.stats(),
         }
 
 
