@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -202,6 +203,24 @@ async def test_a_delta_that_is_older_than_the_view_says_nothing(single: MetaClus
         assert len(broker.deltas) == told
         with pytest.raises(Mq9Error, match="another cluster"):
             broker._take(meta.Delta(rev=broker.rev + 1, full=True, config=meta.ClusterConfig(cluster_id=b"other")))
+    finally:
+        await broker.close()
+
+
+async def test_a_meta_service_that_was_founded_anew_is_not_followed(single: MetaCluster, tmp_path: Path) -> None:
+    broker = Broker(single, tmp_path)
+    try:
+        await broker.start()
+        single.kill("n0")
+        shutil.rmtree(single.data("n0"))
+        single.start("n0")
+
+        async def failed() -> Mq9Error | None:
+            return broker.failure
+
+        assert "another cluster" in (await until("the broker to see it", failed)).text
+        assert not broker.lease_holds()
+        assert broker.leases[-1] is False
     finally:
         await broker.close()
 
