@@ -158,8 +158,9 @@ class ClusterNode:
 
     async def settle(self) -> None:
         """Give what was asked for so far some time to be answered."""
-        until_s = self.broker.clock.monotonic_s() + SETTLE_S
-        while self.replicator.pending_bytes() and self.broker.clock.monotonic_s() < until_s:  # noqa: ASYNC110  # nothing tells when it is none
+        now_s = self.broker.clock.monotonic_s
+        until_s = now_s() + SETTLE_S
+        while self.replicator.pending_bytes() and now_s() < until_s:  # noqa: ASYNC110  # nothing tells when it is none
             await asyncio.sleep(SETTLE_S / 100)
 
     def _tick(self) -> None:
