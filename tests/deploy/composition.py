@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -25,6 +26,9 @@ ENTRYPOINT: Final = ROOT / "deploy" / "docker" / "entrypoint"
 HEALTHCHECK: Final = ROOT / "deploy" / "docker" / "healthcheck.py"
 ANYWHERE: Final = "0.0.0.0"  # noqa: S104  # compared and replaced
 RUN_TIMEOUT_S: Final = 30
+HEALTHY_S: Final = 60.0
+METAS: Final = ("meta1", "meta2", "meta3")
+BROKERS: Final = ("broker1", "broker2", "broker3")
 
 
 def services(environ: Mapping[str, str]) -> dict[str, dict[str, Any]]:
@@ -74,7 +78,9 @@ class Composition:
         for variable, value in env.items():
             if value == ANYWHERE:
                 env[variable] = self.addresses[name]
-            elif not variable.endswith("CLIENT_ADVERTISE"):
+            elif variable.endswith("CLIENT_ADVERTISE"):  # where the host publishes it; here it is where it listens
+                env[variable] = f"{self.addresses[name]}:4222"
+            else:
                 # Hosts stand behind `=`, behind `,` or at the beginning; before a port or at the end of a member.
                 env[variable] = re.sub(
                     r"(?<![\w./=-])(\w+)(?=:\d)|(?<==)(\w+)(?=,|$)", lambda match: self.addresses[match[1] or match[2]], value
@@ -108,6 +114,23 @@ class Composition:
         )  # fmt: skip
         assert done.returncode in (0, 1), done.stderr
         return done.returncode == 0
+
+    def up(self) -> None:
+        """`docker compose up`: the meta nodes, and when these are healthy the brokers; returns when those are, too."""
+        for names in (METAS, BROKERS):
+            started = [self.spawn(name) for name in names]
+            for process in started:
+                process.read_line(HEALTHY_S)
+                process.drain_output()
+            self.wait_healthy(*names)
+
+    def wait_healthy(self, *names: str) -> None:
+        """Ask again and again; each question takes its time."""
+        end_s = time.monotonic() + HEALTHY_S
+        waiting = list(names)
+        while waiting:
+            waiting = [name for name in waiting if not self.is_healthy(name)]
+            assert time.monotonic() < end_s, f"not healthy: {waiting}"
 
     def close(self) -> dict[str, int]:
         """End what runs, brokers first; the exit codes."""

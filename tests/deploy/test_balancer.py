@@ -5,12 +5,14 @@ haproxy comes from Debian (scripts/system-packages); nginx is tried where it is 
 
 from __future__ import annotations
 
+import asyncio
 import re
 import shutil
 import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +21,7 @@ import pytest
 import mq9
 from mq9.client.client import Client
 from tests.conftest import MakeServer
+from tests.deploy.composition import BROKERS, Composition
 from tests.meta.cluster import free_ports
 from tests.support.process import Process
 from tests.support.raw import RawClient
@@ -26,6 +29,7 @@ from tests.support.server import ROOT, ServerProcess
 
 DEPLOY = ROOT / "deploy"
 DEADLINE_S = 30.0
+CLUSTER_S = 60.0  # for a request that meets a change of leaders, on a busy machine
 
 
 def _program(name: str) -> str:
@@ -56,12 +60,12 @@ class Balancer:
         return client, str(client.info["server_name"])
 
 
-def _configuration(name: str, port: int, brokers: list[ServerProcess], directory: Path) -> Path:
-    """The file of deploy/ with the addresses of these brokers for those of its example, and nothing else changed."""
+def _configuration(name: str, port: int, places: list[tuple[str, int, int]], directory: Path) -> Path:
+    """The file of deploy/ with these (host, port, monitoring port) for the brokers of its example, and nothing else changed."""
     text = (DEPLOY / name).read_text()
-    for number, broker in enumerate(brokers, 1):
-        text = text.replace(f"broker{number}:4222 port 8222", f"127.0.0.1:{broker.port} port {broker.ready.monitor_port}")
-        text = text.replace(f"broker{number}:4222", f"127.0.0.1:{broker.port}")
+    for number, (host, client_port, monitor_port) in enumerate(places, 1):
+        text = text.replace(f"broker{number}:4222 port 8222", f"{host}:{client_port} port {monitor_port}")
+        text = text.replace(f"broker{number}:4222", f"{host}:{client_port}")
     text, binds = re.subn(r"^( +)(bind :|listen )4222", rf"\g<1>\g<2>{port}", text, flags=re.MULTILINE)
     assert binds == 1
     assert "broker1:" not in text
@@ -99,28 +103,36 @@ def _listens(port: int) -> bool:
     return True
 
 
-@pytest.fixture(params=BALANCERS)
-def balancer(request: pytest.FixtureRequest, start_server: MakeServer, tmp_path: Path) -> Iterator[Balancer]:
-    """Three brokers that are no cluster: each keeps to itself, so that tests see which one they are at."""
-    name, command = BALANCERS[request.param]
-    _program(request.param)
-    brokers = [start_server(server_name=f"broker{number}", embedding="none") for number in (1, 2, 3)]
+@contextmanager
+def _running(kind: str, places: list[tuple[str, int, int]], directory: Path) -> Iterator[tuple[int, Process]]:
+    """(port, process) of a balancer in front of brokers at these places."""
+    _program(kind)
+    name, command = BALANCERS[kind]
     (port,) = free_ports(1)
-    process = Process(
-        command(_configuration(name, port, brokers, tmp_path)), tmp_path / "balancer.log", {"PATH": "/usr/bin:/bin"}
-    )
+    arguments = command(_configuration(name, port, places, directory))
+    process = Process(arguments, directory / "balancer.log", {"PATH": "/usr/bin:/bin"})
     process.spawn()
     try:
         end_s = time.monotonic() + DEADLINE_S
         while not _listens(port):
             assert process.running, process.log
             assert time.monotonic() < end_s, process.log
+        yield port, process
+    finally:
+        process.stop()
+
+
+@pytest.fixture(params=BALANCERS)
+def balancer(request: pytest.FixtureRequest, start_server: MakeServer, tmp_path: Path) -> Iterator[Balancer]:
+    """Three brokers that are no cluster: each keeps to itself, so that tests see which one they are at."""
+    _program(request.param)
+    brokers = [start_server(server_name=f"broker{number}", embedding="none") for number in (1, 2, 3)]
+    places = [("127.0.0.1", broker.port, broker.ready.monitor_port or 0) for broker in brokers]
+    with _running(request.param, places, tmp_path) as (port, process):
         made = Balancer(port, process, brokers)
         yield made
         for client in made.clients:
             client.close()
-    finally:
-        process.stop()
 
 
 def test_clients_are_spread_over_the_brokers(balancer: Balancer) -> None:
@@ -180,3 +192,24 @@ def test_a_broker_that_drains_gets_no_new_clients_and_keeps_those_it_has(balance
     client.flush()
     client.close()
     assert broker.process.wait() == 0
+
+
+@pytest.mark.anyio
+async def test_a_cluster_is_one_broker_to_clients_that_know_its_one_address(composition: Composition, tmp_path: Path) -> None:
+    """Three meta nodes and three brokers as docker-compose.yml has them. One broker is killed; nothing acknowledged is lost."""
+    _program("haproxy")
+    await asyncio.to_thread(composition.up)
+    places = [(composition.addresses[name], 4222, 8222) for name in BROKERS]
+    with _running("haproxy", places, tmp_path) as (port, _):
+        url = f"nats://127.0.0.1:{port}"
+        async with mq9.connect(url) as first, mq9.connect(url) as second, mq9.connect(url) as third:
+            inboxes = [await first.mailbox_create() for _ in range(6)]  # on slots of all brokers, or nearly so
+            for inbox in inboxes:
+                await second.send(inbox, b"before")
+            await asyncio.to_thread(composition.processes["broker2"].kill)
+            for inbox in inboxes:
+                await second.send(inbox, b"after", timeout_s=CLUSTER_S)
+            for inbox in inboxes:
+                messages = await third.fetch(inbox, group_name="g", deliver="earliest", num_msgs=10, timeout_s=CLUSTER_S)
+                assert [message.payload for message in messages] == [b"before", b"after"]
+                await third.ack(inbox, "g", messages[-1].msg_id, timeout_s=CLUSTER_S)

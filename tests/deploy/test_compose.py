@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import stat
 import subprocess
-import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +16,10 @@ from meta_service.settings import FIELDS as META_FIELDS
 from meta_service.settings import parse_members
 from meta_service.settings import resolve as resolve_meta
 from mq9.settings import FIELDS, meta_addresses, resolve
-from tests.deploy.composition import COMPOSE, ROOT, Composition, image_environment, services
+from tests.deploy.composition import BROKERS, COMPOSE, HEALTHY_S, METAS, ROOT, Composition, image_environment, services
 from tests.deploy.rendering import CHECK, RefusedError, run
 
-METAS = ("meta1", "meta2", "meta3")
-BROKERS = ("broker1", "broker2", "broker3")
 CLUSTER = {"keys", *METAS, *BROKERS}
-HEALTHY_S = 30.0
 
 
 @pytest.fixture(scope="module")
@@ -135,28 +128,6 @@ def test_prometheus_asks_every_node() -> None:
 # --- That it works ----------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def composition(tmp_path: Path) -> Iterator[Composition]:
-    if sys.platform != "linux":
-        pytest.skip("all of 127.0.0.0/8 is this machine on Linux alone")
-    made = Composition(tmp_path)
-    made.make_keys()
-    yield made
-    codes = made.close()
-    logs = "\n".join(process.log for process in made.processes.values())
-    assert set(codes.values()) <= {0}, f"{codes}\n{logs}"
-    assert "Traceback" not in logs
-
-
-def _wait_healthy(composition: Composition, *names: str) -> None:
-    """As `docker compose up` does, by asking again and again; each question takes its time."""
-    end_s = time.monotonic() + HEALTHY_S
-    waiting = list(names)
-    while waiting:
-        waiting = [name for name in waiting if not composition.is_healthy(name)]
-        assert time.monotonic() < end_s, f"not healthy: {waiting}"
-
-
 def test_keys_are_made_once_and_for_their_owner_alone(composition: Composition) -> None:
     made = {path.name: path.read_text() for path in composition.keys.iterdir()}
     assert made.keys() == {"cluster-token", "meta-secret"}
@@ -180,7 +151,7 @@ def test_meta_nodes_are_healthy_when_they_have_found_each_other(composition: Com
     assert not composition.is_healthy("meta1"), "one of three leads nobody"
     for name in METAS[1:]:
         composition.spawn(name).read_line()
-    _wait_healthy(composition, *METAS)
+    composition.wait_healthy(*METAS)
     composition.processes["meta2"].stop()
     assert not composition.is_healthy("meta2")
 
@@ -189,26 +160,13 @@ def test_the_single_broker_is_healthy_and_takes_messages(composition: Compositio
     process = composition.spawn("single")
     process.read_line()
     process.drain_output()
-    _wait_healthy(composition, "single")
+    composition.wait_healthy("single")
     url = f"nats://{composition.addresses['single']}:4222"
     _talk(composition, [url, url, url])
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("broker_node.cluster.node") is None, reason="brokers do not form a cluster yet (broker_node.cluster)"
-)
 def test_three_brokers_are_one_to_their_clients(composition: Composition) -> None:
-    for name in METAS:
-        composition.spawn(name)
-    for name in METAS:
-        composition.processes[name].read_line()
-    _wait_healthy(composition, *METAS)
-    for name in BROKERS:
-        composition.spawn(name)
-    for name in BROKERS:
-        composition.processes[name].read_line(HEALTHY_S)
-        composition.processes[name].drain_output()
-    _wait_healthy(composition, *BROKERS)
+    composition.up()
     _talk(composition, [f"nats://{composition.addresses[name]}:4222" for name in BROKERS])
 
 
