@@ -26,7 +26,7 @@ from broker_node.permissions import PUBLIC_LIST
 from broker_node.push.directory import Directory
 from broker_node.router.client import Client
 from broker_node.router.core import CoreRouter
-from broker_node.router.dispatch import OLDER_ONLY, Handler, Placement, command_table
+from broker_node.router.dispatch import Handler, Placement, command_table, resolve
 from broker_node.router.request import Request
 from broker_node.router.sublist import Subscription
 from mq9.clock import Clock
@@ -90,11 +90,12 @@ class Broker:
             self.cluster = SingleNode(self.host, self.store, self.commit)
         else:
             self.cluster = make_cluster(self)
+        self._make_request = self.cluster.request
         self.directory = Directory(self.cluster.list_public)
         self.registry = Registry(self.store, self.commit, clock, settings, hooks.call_soon_threadsafe)
         self.agents = self.cluster.agents(self.registry)
         self.is_writable = True  # False while the disk reserve is used up; as of the latest tick
-        self._commands = command_table()
+        self.commands = command_table()
         self._routes: dict[bytes, tuple[Handler, Any, bytes, bool]] = {}
 
     @property
@@ -109,7 +110,7 @@ class Broker:
         """Carry out one mq9 command. Never raises: what goes wrong is answered on `reply`, or logged if there is none."""
         self.counters.commands += 1
         handle, target, tail, is_older = self._routes.get(subject) or self._route(subject)
-        request = Request(client, tail, reply, header, payload, self.core.deliver)
+        request = self._make_request(client, tail, reply, header, payload, self.core.deliver)
         if is_older:
             request.is_older = True
             client.dialect = client.dialect or 1
@@ -121,25 +122,32 @@ class Broker:
             log.exception("a bug in the handler of %r", subject)
             self._refuse(request, subject, error("INTERNAL"))
 
+    def carry_out(self, handle: Handler, target: Any, request: Request, subject: bytes) -> None:
+        """The same for a request of another node, or one that had to wait: it has its target."""
+        try:
+            handle(target, request)
+        except Mq9Error as failure:
+            self._refuse(request, subject, failure)
+        except Exception:  # a bug must end neither the link that brought the request nor the loop
+            log.exception("a bug in the handler of %r", subject)
+            self._refuse(request, subject, error("INTERNAL"))
+
     def _route(self, subject: bytes) -> tuple[Handler, Any, bytes, bool]:
         """The handler of a subject, what it is to be given first, what follows the command in the subject, and whether only
         the older dialect has the command.
 
         Remembered, because the same few subjects come again and again.
         """
-        parts = subject.split(b".", 4)  # $mq9, AI, noun, verb, tail
-        tail = parts[4] if len(parts) > 4 else b""
-        name = (parts[2], parts[3]) if len(parts) > 3 else (b"", b"")
-        command = self._commands.get(name)
-        if command is None or command.has_tail is not bool(tail):
-            return _unknown_command, self, subject, name in OLDER_ONLY
+        command, tail, is_older = resolve(self.commands, subject)
+        if command is None:
+            return _unknown_command, self, tail, is_older
         handle = command.handle
         target: Any = self.cluster.whole if command.is_of_partition else self
         if target is None:
             handle, target = partial(place, command, subject), self.cluster
         elif command.placement is Placement.AGENT and self.cluster.whole is None:
             handle = partial(place_agent, command, subject)
-        route = (handle, target, tail, name in OLDER_ONLY)
+        route = (handle, target, tail, is_older)
         if len(self._routes) >= _ROUTES_MAX:
             self._routes.clear()
         self._routes[subject] = route
@@ -147,10 +155,9 @@ class Broker:
 
     def _refuse(self, request: Request, subject: bytes, failure: Mq9Error) -> None:
         self.counters.refused += 1
-        if request.reply_to:
-            request.fail(failure)
-        else:
+        if not request.reply_to:
             log.debug("refused %r, which wanted no answer: %s", subject, failure.code)
+        request.fail(failure)
 
     def health(self) -> str:
         """What keeps the broker from storing anything until somebody looks; empty when nothing does.

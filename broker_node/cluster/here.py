@@ -30,6 +30,10 @@ class Elsewhere(Protocol):
     handlers: Mapping[str, Handler]
     request: type[Request]  # what a command of a client is made into
 
+    @property
+    def waiting_bytes(self) -> int:
+        """Of requests that wait for other nodes: above a limit clients are not read."""
+
     def forward(self, request: PlacedRequest) -> None: ...
 
     def take_back(self, request: PlacedRequest) -> bool: ...
@@ -63,6 +67,9 @@ class Elsewhere(Protocol):
     def closing(self, partition: Partition) -> None:
         """It is not served here any more; the partition is closed after this."""
 
+    def stats(self) -> dict[str, int]:
+        """For monitoring."""
+
     def close(self) -> None:
         """Whoever waits is answered."""
 
@@ -72,6 +79,7 @@ class Here:
 
     handlers: Mapping[str, Handler] = {}
     request: type[Request] = PlacedRequest
+    waiting_bytes = 0
 
     def __init__(self, node: ClusterNode) -> None:
         self._node = node
@@ -120,6 +128,9 @@ class Here:
 
     def closing(self, partition: Partition) -> None:
         """Nothing is on its way from it."""
+
+    def stats(self) -> dict[str, int]:
+        return {}
 
     def close(self) -> None:
         """Nobody waits."""

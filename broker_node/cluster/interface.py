@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any, Protocol
 
+from broker_node.cluster.requests import PlacedRequest
 from broker_node.mailbox.listing import Listed, Page
 from broker_node.partition import Partition
 from broker_node.router.client import Client
@@ -38,6 +39,10 @@ class Cluster(Protocol):
         """How many there are."""
 
     @property
+    def request(self) -> type[Request]:
+        """What a command of a client is made into."""
+
+    @property
     def staged_bytes(self) -> int:
         """Of all partitions here: what is not durable, or not replicated, yet."""
 
@@ -47,8 +52,11 @@ class Cluster(Protocol):
     def partitions(self) -> Collection[Partition]:
         """All that are served here."""
 
-    def forward(self, slot: int, subject: bytes, request: Request) -> None:
+    def forward(self, request: PlacedRequest) -> None:
         """Have a request carried out where its slot is served; what goes wrong is answered."""
+
+    def take_back(self, request: PlacedRequest) -> bool:
+        """Whether a request failed only because its slot moved away under it, and was sent after it."""
 
     def subscribe(self, client: Client, sub: Subscription) -> None:
         """A client subscribed to a mailbox, wherever that is."""

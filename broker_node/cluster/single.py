@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
+from broker_node.cluster.requests import PlacedRequest
 from broker_node.mailbox.listing import Listed, Page
 from broker_node.partition import Host, Partition
 from broker_node.router.client import Client
@@ -23,6 +24,7 @@ class SingleNode:
     def __init__(self, host: Host, store: Store, commit: GroupCommit) -> None:
         self.whole = Partition(host, store, commit)
         self.slots = SLOTS
+        self.request: type[Request] = Request
         self._commit = commit
 
     @property
@@ -35,8 +37,11 @@ class SingleNode:
     def partitions(self) -> Collection[Partition]:
         return (self.whole,)
 
-    def forward(self, slot: int, subject: bytes, request: Request) -> None:
+    def forward(self, request: PlacedRequest) -> None:
         raise AssertionError("every slot is here")
+
+    def take_back(self, request: PlacedRequest) -> bool:
+        return False
 
     def subscribe(self, client: Client, sub: Subscription) -> None:
         self.whole.subscribe(client, sub)

@@ -71,6 +71,18 @@ class Command(NamedTuple):
         return self.placement not in (Placement.AGENT, Placement.ANY)
 
 
+def resolve(commands: dict[tuple[bytes, bytes], Command], subject: bytes) -> tuple[Command | None, bytes, bool]:
+    """The command of a subject, what follows it there, and whether only the older dialect has it. None and the whole subject
+    when it is no command."""
+    parts = subject.split(b".", 4)  # $mq9, AI, noun, verb, tail
+    tail = parts[4] if len(parts) > 4 else b""
+    name = (parts[2], parts[3]) if len(parts) > 3 else (b"", b"")
+    command = commands.get(name)
+    if command is None or command.has_tail is not bool(tail):
+        return None, subject, name in OLDER_ONLY
+    return command, tail, name in OLDER_ONLY
+
+
 def command_table() -> dict[tuple[bytes, bytes], Command]:
     """The two subject tokens after the prefix -> the command. The only list of commands there is."""
     return {
