@@ -196,6 +196,52 @@ def test_a_directory_keeps_its_size_and_its_ports(tmp_path: Path) -> None:
         load(tmp_path)
 
 
+def _leads(up: Up) -> dict[str, int]:
+    return {broker["id"]: broker["leads"] for broker in up.status()["brokers"]}
+
+
+def test_what_a_killed_broker_led_others_lead_long_before_its_session_ends(tmp_path: Path) -> None:
+    """The two that are left have lost it and say so; its session would last an hour."""
+    up = start(
+        tmp_path / "cluster", "--no-restart", nodes=3,
+        MQ9_META_HEARTBEAT_S="0.2", MQ9_META_LEASE_S="2", MQ9_EMBEDDING="none", MQ9_DISK_RESERVE="0",
+    )  # fmt: skip
+    one, two, three = load(up.directory).client_urls.values()
+    boxes = [f"box{number}" for number in range(4)]
+    for box in boxes:
+        up.cli.ok("mailbox", "create", box, "--server", one)
+        up.cli.ok("send", box, f"to {box}", "--server", two)
+    assert up.ok("check", "cluster").code == 0
+    assert _leads(up)["broker1"] > 0
+    victim = next(pid for pid, words in _command_lines(up.directory).items() if "\0--node-id\0broker1\0" in words)
+    os.kill(victim, signal.SIGKILL)
+
+    async def replaced(_: MetaClient) -> None:
+        async def led_by_others() -> bool:
+            leads = await asyncio.to_thread(_leads, up)
+            return leads["broker1"] == 0 and sum(leads.values()) == SLOTS
+
+        await until("other leaders", led_by_others)
+
+    up.run(replaced)
+    assert next(broker["state"] for broker in up.status()["brokers"] if broker["id"] == "broker1") == "alive"
+    for box in boxes:
+        assert up.cli.ok("fetch", box, "--raw", "--server", three).lines == [f"to {box}"]
+        up.cli.ok("send", box, "more", "--server", three)
+    assert up("check", "cluster").code == 1, "replicas are missing"
+    end(up)
+
+
+def test_a_drained_broker_hands_over_and_may_come_back(tmp_path: Path) -> None:
+    up = start(tmp_path / "cluster", nodes=3, MQ9_EMBEDDING="none", MQ9_DISK_RESERVE="0")
+    up.ok("cluster", "drain", "broker3", "--wait")
+    assert _leads(up)["broker3"] == 0
+    up.ok("cluster", "drain", "broker3", "--cancel")
+    up.ok("cluster", "rebalance")
+    assert set(_leads(up).values()) == {SLOTS // 3}
+    end(up)
+
+
 # --- Seeing -----------------------------------------------------------------------------------------------------------
 
 
