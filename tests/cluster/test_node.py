@@ -197,3 +197,16 @@ async def test_a_broker_that_cannot_join_says_why(nodes: Nodes) -> None:
     (first,) = await nodes.start("a")
     second = nodes.make("b", peer_port=int(str(first.ready.peer).rpartition(":")[2]))
     assert "cannot listen for brokers" in str(await asyncio.to_thread(second.start_error))
+
+
+async def test_a_broker_that_stood_still_comes_back_as_another_incarnation(nodes: Nodes) -> None:
+    a, b, c = await nodes.start("a", "b", "c")
+    await nodes.all_served()
+    incarnation = cluster(c)["incarnation"]
+    c.process.signal(signal.SIGSTOP)
+    await until("it to be given up", asked(lambda: cluster(a)["brokers_alive"] == 2 and cluster(a)["peers_up"] == ["b"]))
+    await until("others to serve all", asked(lambda: cluster(a)["slots_served"] + cluster(b)["slots_served"] == SLOTS))
+    c.process.signal(signal.SIGCONT)
+    await until("another session", asked(lambda: cluster(c)["incarnation"] > incarnation and cluster(c)["lease"]))
+    await until("its links", asked(lambda: all(len(cluster(each)["peers_up"]) == 2 for each in (a, b, c))))
+    await nodes.all_served()
