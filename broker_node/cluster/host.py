@@ -69,5 +69,8 @@ class Host(Protocol):
     def damaged(self, slot: int, failure: StorageError) -> None:
         """A record of the slot is damaged on this node's disk: let another lead it, if another has everything."""
 
+    def pending_changed(self, change: int) -> None:
+        """So many bytes more, or less, are sealed and not committed."""
+
     def floors_changed(self, epoch: int, changes: Changes) -> None:
         """An entry is committed that moved floors of groups, or ended mailboxes."""

@@ -120,6 +120,7 @@ class Leader:
         self.is_ended = True
         self.is_serving = False
         self._fail_pending()
+        self._count(-self.pending_bytes)
         self.commit.end()
 
     def _fail_pending(self) -> None:
@@ -141,7 +142,7 @@ class Leader:
         groups, trash = staged.tables[Table.GROUP], staged.tables[Table.TRASH]
         floors = (groups, trash) if groups or trash else None
         self.pending.append(Pending(offset, waiting, data, self.host.now_s(), floors))
-        self.pending_bytes += len(data)
+        self._count(len(data))
         message = self._append(before, offset, data)
         for replica in self.replicas.values():
             if replica.state is State.STREAMING:
@@ -158,6 +159,10 @@ class Leader:
             replica.enter(State.ABSENT, self.host.now_s())  # `tick` finds out where it is once there is room again
         elif replica.acked >= message.previous:
             replica.waiting_s = self.host.now_s()
+
+    def _count(self, change: int) -> None:
+        self.pending_bytes += change
+        self.host.pending_changed(change)
 
     def local_durable(self, offset: int) -> None:
         """The node's own commit of the entry returned."""
@@ -181,7 +186,7 @@ class Leader:
         pending = self.pending
         while pending and pending[0].offset <= reached:
             entry = pending.popleft()
-            self.pending_bytes -= len(entry.rows)
+            self._count(-len(entry.rows))
             if entry.floors is not None:
                 self.host.floors_changed(self.epoch, entry.floors)
             complete(entry.waiting, None)

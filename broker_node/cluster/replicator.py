@@ -99,6 +99,7 @@ class Replicator:
         self._seen: dict[int, tuple[int, str]] = {}  # slot -> epoch and primary of the newest view
         self._old: dict[int, dict[str, tuple[int, float]]] = {}  # slot -> who led it, in which incarnation, may serve until
         self._has_lease = False
+        self._pending = 0
         commit.before_seal = self._before_seal
         commit.on_failure = self._failed
 
@@ -203,6 +204,9 @@ class Replicator:
 
     def deposed(self, leader: Leader) -> None:
         self._end(leader)
+
+    def pending_changed(self, change: int) -> None:
+        self._pending += change
 
     def floors_changed(self, epoch: int, changes: Changes) -> None:
         self.on_floors(epoch, changes)
@@ -403,7 +407,7 @@ class Replicator:
 
     def pending_bytes(self) -> int:
         """Bytes that are sealed and not committed, or staged: above a limit clients are not read."""
-        return self.commit.staged_bytes + sum(leader.commit.staged_bytes for leader in self.leaders.values())
+        return self.commit.staged_bytes + self._pending + sum(leader.commit.batch.bytes_staged for leader in self._dirty)
 
     def close(self) -> None:
         """End everything: before the commit is closed."""
