@@ -7,6 +7,9 @@
     make_server     the same, not started
     nats_server     a real nats-server, the reference of core NATS behaviour; skips where it is not installed
 
+With --cluster a server is a cluster of three brokers and each client is connected to one of them (tests/cluster/anywhere.py);
+only tests that use a server are run then.
+
 All listen on free ports of 127.0.0.1. Async tests are marked `@pytest.mark.anyio` and run on asyncio.
 When a test ends, its servers are stopped and must exit 0 with no traceback in their logs.
 """
@@ -21,6 +24,7 @@ from typing import Any
 import hypothesis
 import pytest
 
+from tests.cluster.anywhere import SERVER_FIXTURES, Anywhere, apart
 from tests.support import nats_server as reference
 from tests.support.leftovers import pytest_runtest_makereport, pytest_runtest_protocol  # noqa: F401  # hooks of every test
 from tests.support.nats_server import NatsServer
@@ -42,6 +46,23 @@ hypothesis.settings.load_profile("mq9")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--rewrite-transcripts", action="store_true", help="write tests/transcripts anew; review the diff")
+    parser.addoption("--cluster", action="store_true", help="every server is a cluster of three brokers")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--cluster"):
+        return
+    using = [item for item in items if SERVER_FIXTURES.intersection(getattr(item, "fixturenames", ()))]
+    config.hook.pytest_deselected(items=[item for item in items if item not in using])
+    items[:] = using
+    for item in using:
+        reason = apart(item.nodeid)
+        if reason:
+            item.add_marker(pytest.mark.skip(reason=f"not of a cluster: {reason}"))
+
+
+def _server(config: pytest.Config, directory: Path, **values: Any) -> ServerProcess:
+    return Anywhere(directory, **values) if config.getoption("--cluster") else ServerProcess(directory, **values)
 
 
 @pytest.fixture(scope="session")
@@ -58,12 +79,12 @@ def _finish(server: ServerProcess) -> None:
 
 
 @pytest.fixture
-def make_server(tmp_path: Path) -> Iterator[MakeServer]:
+def make_server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MakeServer]:
     """make_server(**settings) -> ServerProcess that is not started. Each gets a directory of its own."""
     made: list[ServerProcess] = []
 
     def make(**values: Any) -> ServerProcess:
-        made.append(ServerProcess(tmp_path / f"server{len(made)}", **values))
+        made.append(_server(request.config, tmp_path / f"server{len(made)}", **values))
         return made[-1]
 
     yield make
@@ -85,9 +106,9 @@ def server(request: pytest.FixtureRequest, start_server: MakeServer) -> ServerPr
 
 
 @pytest.fixture(scope="session")
-def session_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+def session_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """A ready server of the whole run. Use mailbox names, queue names and subjects that no other test uses."""
-    server = ServerProcess(tmp_path_factory.mktemp("session-server")).start()
+    server = _server(request.config, tmp_path_factory.mktemp("session-server")).start()
     yield server
     _finish(server)
 

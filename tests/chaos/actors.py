@@ -5,6 +5,7 @@ An actor lives longer than its connections: `begin` gives it one, `lost` takes i
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 import random
@@ -16,6 +17,8 @@ from tests.chaos.ledger import Ack, Ask, Keyed, Ledger, Pin, Register, Remove, S
 from tests.chaos.link import Link
 
 PRIORITIES: Final = ("critical", "urgent", "normal", "normal", "low")
+
+REFUSED_S: Final = 0.05  # who is refused asks again, but not at once
 
 _labels = itertools.count(1)
 
@@ -41,15 +44,32 @@ class Actor:
         return self.stopping
 
     def tell(self, ask: Ask, command: str, payload: bytes, headers: dict[str, str], done: Callable[[Any], None]) -> None:
-        """Ask and note it. `done` gets the answer, None for a refusal; nothing is called when the connection goes."""
+        """Ask and note it. `done` gets the answer, a little later None for a refusal; nothing is called when the connection
+        goes."""
 
         def answered(payload: bytes | None) -> None:
-            if payload is not None:
-                done(self.ledger.answered(reply, payload))
-                self.progress()
+            if payload is None:
+                return
+            answer = self.ledger.answered(reply, payload)
+            if answer is None:
+                self.later(done)
+            else:
+                done(answer)
+            self.progress()
 
         reply = self.link.ask(command, payload, headers, done=answered)
         self.ledger.asked(reply, ask)
+
+    def later(self, done: Callable[[Any], None]) -> None:
+        """Call `done(None)` soon, if the connection is still the same."""
+        link = self.link
+
+        def go_on() -> None:
+            if self.link is link and not link.closed.done():
+                done(None)
+                self.progress()
+
+        asyncio.get_running_loop().call_later(REFUSED_S, go_on)
 
 
 class Sender(Actor):
@@ -136,7 +156,7 @@ class Consumer(Actor):
     def idle(self) -> bool:
         return self.stopping and self.dry
 
-    def _fetch(self) -> None:
+    def _fetch(self, _: Any = None) -> None:
         body = {
             "group_name": self.group,
             "deliver": "earliest",
@@ -154,7 +174,10 @@ class Consumer(Actor):
 
     def _take(self, answer: Any, asked_at: int) -> None:
         """What was confirmed before the question may not be in the answer."""
-        assert not answer["error"], answer
+        if answer["error"]:
+            self.ledger.refusals[answer["code"]] += 1
+            self.later(self._fetch)
+            return
         ids = [message["msg_id"] for message in answer["messages"]]
         confirmed_at = self.ledger.confirmed_at[self.mailbox, self.group]
         self.again += [f"{self.mailbox} {self.group}: {each}" for each in ids if confirmed_at.get(each, asked_at) < asked_at]

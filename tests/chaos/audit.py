@@ -14,13 +14,16 @@ AUDITOR = "auditor"
 REPEATS = 20
 
 
-def find(call: Call, mailboxes: Iterable[str], groups: Iterable[tuple[str, str]], *, agents: bool = False) -> Found:
-    """Everything in `mailboxes`, what `groups` are still given, and with `agents` who is registered."""
+def find(
+    call: Call, mailboxes: Iterable[str], groups: Iterable[tuple[str, str]], *, agents: bool = False, auditor: str = AUDITOR
+) -> Found:
+    """Everything in `mailboxes`, what `groups` are still given, and with `agents` who is registered. `auditor` is a group
+    that nobody has used yet."""
     found = Found()
     for mailbox, group in groups:
         found.offered[f"{mailbox} {group}"] = [msg_id for msg_id, _ in _drain(call, mailbox, group, found)]
     for mailbox in mailboxes:
-        found.messages[mailbox] = _drain(call, mailbox, AUDITOR, found)
+        found.messages[mailbox] = _drain(call, mailbox, auditor, found)
     if agents:
         found.agents = sorted(_agents(call, found))
     return found

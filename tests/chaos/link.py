@@ -44,13 +44,14 @@ class Link(asyncio.Protocol):
         self._transport: asyncio.Transport
         self._out: list[bytes] = []
         self._loop = loop
+        self.heard_s = loop.time()  # when the server last said anything
 
     @classmethod
-    async def dial(cls, port: int, name: str = "chaos") -> Link:
-        """Connect, and return once the server has answered."""
+    async def dial(cls, port: int, name: str = "chaos", *, host: str = HOST, timeout_s: float = DIAL_TIMEOUT_S) -> Link:
+        """Connect, and return once the server has answered. Raises OSError or TimeoutError."""
         loop = asyncio.get_running_loop()
-        async with asyncio.timeout(DIAL_TIMEOUT_S):
-            _, link = await loop.create_connection(cls, HOST, port)
+        async with asyncio.timeout(timeout_s):
+            _, link = await loop.create_connection(cls, host, port)
             link.say(
                 b'CONNECT {"verbose":false,"pedantic":false,"headers":true,"no_responders":true,"name":"%b"}\r\n'
                 b"SUB %b* 1\r\nPING\r\n" % (name.encode(), link._inbox)
@@ -114,6 +115,7 @@ class Link(asyncio.Protocol):
             self.lost()
 
     def data_received(self, data: bytes) -> None:
+        self.heard_s = self._loop.time()
         data = self._buffer + data
         position = 0
         while (end := data.find(b"\r\n", position)) >= 0:

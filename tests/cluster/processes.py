@@ -28,7 +28,6 @@ from mq9.v1 import meta_pb2 as meta
 from tests.cluster.namespaces import Network
 from tests.meta.cluster import MetaCluster, Place, free_ports, until
 from tests.support.process import Process
-from tests.support.raw import RawClient
 from tests.support.server import COMMAND, HOST, ServerProcess
 
 SETTLE_S: Final = 60.0
@@ -36,29 +35,6 @@ SLOTS: Final = 32  # enough to be spread; each has a leader, replicas and an epo
 # Shorter than the defaults, as an operator may have them: tests see more changes of leader in less time.
 TUNED: Final[dict[str, Any]] = {"heartbeat_s": 0.25, "lease_s": 1.0, "session_s": 1.8}
 CLIENT_PORT, PEER_PORT, MONITOR_PORT = 4222, 9324, 8222  # on hosts of their own
-
-
-class BrokerProcess(ServerProcess):
-    """One broker. On a host of its own it is reached there."""
-
-    @property
-    def host(self) -> str:
-        return str(self.values["host"])
-
-    @property
-    def url(self) -> str:
-        return f"nats://{self.host}:{self.port}"
-
-    @property
-    def monitor_url(self) -> str:
-        return f"http://{self.host}:{self.ready.monitor_port}"
-
-    def raw(self, *, connect: bool = True, **options: Any) -> RawClient:
-        client = RawClient(self.host, self.port)
-        self._clients.append(client)
-        if connect:
-            client.connect(**options)
-        return client
 
 
 class Cluster:
@@ -86,11 +62,11 @@ class Cluster:
         self.network = network
         self.commands: dict[str, list[str]] = {}  # other programs than the broker's own, by name; looked at when one is made
         self._settings = settings
-        self.brokers: dict[str, BrokerProcess] = {}
+        self.brokers: dict[str, ServerProcess] = {}
         for number in range(brokers):
             self.add(f"b{number}")
 
-    def add(self, name: str, command: list[str] | None = None, **more: Any) -> BrokerProcess:
+    def add(self, name: str, command: list[str] | None = None, **more: Any) -> ServerProcess:
         """One more broker, not started."""
         host, ports = HOST, free_ports(3)
         command = command or COMMAND
@@ -102,7 +78,7 @@ class Cluster:
             "host": host, "port": ports[0], "peer_host": host, "peer_port": ports[1], "monitor_host": host,
             "monitor_port": ports[2], **self._settings, **more,
         }  # fmt: skip
-        broker = self.brokers[name] = BrokerProcess(self.directory / name, command=command, **values)
+        broker = self.brokers[name] = ServerProcess(self.directory / name, command=command, **values)
         return broker
 
     # --- Processes ------------------------------------------------------------------------------------------------
@@ -113,7 +89,7 @@ class Cluster:
         return list(self.brokers)
 
     @property
-    def running(self) -> list[BrokerProcess]:
+    def running(self) -> list[ServerProcess]:
         return [broker for broker in self.brokers.values() if broker.running]
 
     def process(self, name: str) -> Process:
@@ -153,14 +129,18 @@ class Cluster:
 
     def stop(self) -> dict[str, int]:
         """SIGTERM to brokers, then to the meta service; exit codes by name."""
-        codes: dict[str, int] = {}
-        for group in (self.names, self.metas.names):
-            running = [name for name in group if self._runs(name)]
-            for name in running:
-                self.resume(name)  # a stopped process cannot end
-                self.process(name).signal(signal.SIGTERM)
-            codes |= {name: self.process(name).wait() for name in running}
-        return codes
+        return self.stop_brokers() | self._stop(self.metas.names)
+
+    def stop_brokers(self) -> dict[str, int]:
+        """SIGTERM to the brokers that run, all at once."""
+        return self._stop(self.names)
+
+    def _stop(self, names: list[str]) -> dict[str, int]:
+        running = [name for name in names if self._runs(name)]
+        for name in running:
+            self.resume(name)  # a stopped process cannot end
+            self.process(name).signal(signal.SIGTERM)
+        return {name: self.process(name).wait() for name in running}
 
     def _runs(self, name: str) -> bool:
         if name in self.brokers:

@@ -128,7 +128,7 @@ class ServerProcess:
 
     @property
     def host(self) -> str:
-        return HOST
+        return str(self.values["host"])
 
     @property
     def port(self) -> int:
@@ -136,12 +136,12 @@ class ServerProcess:
 
     @property
     def url(self) -> str:
-        return f"nats://{HOST}:{self.port}"
+        return f"nats://{self.host}:{self.port}"
 
     @property
     def monitor_url(self) -> str:
         assert self.ready.monitor_port is not None, "monitoring is off"
-        return f"http://{HOST}:{self.ready.monitor_port}"
+        return f"http://{self.host}:{self.ready.monitor_port}"
 
     @property
     def websocket_url(self) -> str | None:
@@ -178,11 +178,15 @@ class ServerProcess:
 
     def raw(self, *, connect: bool = True, **options: Any) -> RawClient:
         """A socket client; with `connect` it has sent CONNECT with `options` and seen the PONG. The fixtures close it."""
-        client = RawClient(HOST, self.port)
+        client = self.dial()
         self._clients.append(client)
         if connect:
             client.connect(**options)
         return client
+
+    def dial(self, *, read_info: bool = True) -> RawClient:
+        """A socket client that has said nothing yet, and that whoever asked closes."""
+        return RawClient(self.host, self.port, read_info=read_info)
 
     def close_clients(self) -> None:
         """Close every client that `raw` made."""

@@ -29,7 +29,12 @@ core_transcript = pytest.mark.parametrize(
 
 
 def _run(transcript: Transcript, server: ServerProcess | NatsServer, *, rewriting: bool = False) -> None:
-    run = Run(transcript, lambda: RawClient(server.host, server.port, read_info=False))
+    def dial() -> RawClient:
+        if isinstance(server, ServerProcess):
+            return server.dial(read_info=False)
+        return RawClient(server.host, server.port, read_info=False)
+
+    run = Run(transcript, dial)
     try:
         if rewriting:
             transcript.path.write_text(run.rewrite())
@@ -40,20 +45,13 @@ def _run(transcript: Transcript, server: ServerProcess | NatsServer, *, rewritin
 
 
 @every_transcript
-def test_transcript(transcript: Transcript, request: pytest.FixtureRequest, rewriting: bool) -> None:
-    server: ServerProcess
-    if transcript.settings:
-        start_server: MakeServer = request.getfixturevalue("start_server")
-        server = start_server(**transcript.settings)
-    else:
-        server = request.getfixturevalue("shared_server")
+def test_transcript(transcript: Transcript, shared_server: ServerProcess, start_server: MakeServer, *, rewriting: bool) -> None:
+    server = start_server(**transcript.settings) if transcript.settings else shared_server
     _run(transcript, server, rewriting=rewriting)
 
 
 @core_transcript
-def test_nats_server_says_the_same(
-    transcript: Transcript, nats_server: NatsServer, tmp_path: Path
-) -> None:
+def test_nats_server_says_the_same(transcript: Transcript, nats_server: NatsServer, tmp_path: Path) -> None:
     if not transcript.settings:
         _run(transcript, nats_server)
         return
