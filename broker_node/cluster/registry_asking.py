@@ -22,7 +22,6 @@ from mq9.v1 import peer_pb2 as wire
 if TYPE_CHECKING:
     from broker_node.cluster.registry_peers import RegistryPeers
 
-AGAIN_S: Final = 0.05  # before slots that nobody has answered for are asked for again
 KEYWORD: Final = "keyword"
 
 Answers = Sequence[wire.Discovered | None]
@@ -115,7 +114,7 @@ class Asking:
                 self._shares[node] = unpack_share(answer)
         is_late = self._peers.closed or self._peers.clock.monotonic_s() >= self._deadline_s
         if self._missing() and not is_late:
-            self._peers.hooks.call_later(AGAIN_S, self._rank_missing)
+            self._peers.ask_again(self._rank_missing)
             return
         # Scores by keyword and by meaning do not mix: if somebody could only rank by keyword, then all do.
         modes = {share.mode for share in self._shares.values() if share.hits}
@@ -135,7 +134,7 @@ class Asking:
         """Ask those who lead by now what nobody has answered for."""
         leaders = self._peers.view.leaders()
         nodes = sorted({leaders[slot] for slot in self._missing() if slot in leaders})
-        if nodes:
+        if nodes and not self._peers.closed:
             self._rank(nodes)
         else:
             self._ranked((), ())

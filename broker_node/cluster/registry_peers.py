@@ -36,6 +36,7 @@ from mq9.v1 import peer_pb2 as wire
 if TYPE_CHECKING:
     from google.protobuf.message import Message
 
+AGAIN_S: Final = 0.05  # before slots that nobody has answered for are asked for again
 ASKING_MAX: Final = 1000  # DISCOVERs under way on this node; the next one is refused and may be repeated
 
 Answered = Callable[[wire.Discovered | None], None]
@@ -83,7 +84,8 @@ class RegistryPeers:
         self.asking = 0  # DISCOVERs under way
         self.closed = False
         self._requests = count(1)
-        self._waiting: dict[int, tuple[str, Answered]] = {}  # asked of another node
+        self._waiting: dict[int, tuple[str, Answered]] = {}  # asked of a node
+        self._again: dict[int, Callable[[], None]] = {}  # to be asked again in a moment
 
     # --- Commands of clients ----------------------------------------------------------------------------------
 
@@ -195,11 +197,22 @@ class RegistryPeers:
         if node == self.view.node:
             self.shares.answer(mine, lambda answer: self._settle(request, answer))
             return
-        link = self.view.link(node)
+        link = self.view.link(node) if not self.closed else None
         if link is None:
             self._settle(request, None)
         else:
             link.send("discovers", mine)
+
+    def ask_again(self, ask: Callable[[], None]) -> None:
+        """Have `ask` called in a moment, or when this node closes."""
+        number = next(self._requests)
+        self._again[number] = ask
+
+        def due() -> None:
+            if self._again.pop(number, None) is not None:
+                ask()
+
+        self.hooks.call_later(AGAIN_S, due)
 
     def _settle(self, request: int, answer: wire.Discovered | None) -> None:
         waiting = self._waiting.pop(request, None)
@@ -228,3 +241,6 @@ class RegistryPeers:
         self.closed = True
         for request in list(self._waiting):
             self._settle(request, None)
+        asks, self._again = list(self._again.values()), {}
+        for ask in asks:
+            ask()

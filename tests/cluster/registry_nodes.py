@@ -13,8 +13,7 @@ from typing import Any
 
 import msgspec
 
-from broker_node.cluster.registry_asking import AGAIN_S
-from broker_node.cluster.registry_peers import RegistryPeers
+from broker_node.cluster.registry_peers import AGAIN_S, RegistryPeers
 from broker_node.loop_hooks import Cancellable
 from mq9.errors import Mq9Error
 from mq9.registry.registry import Commit, Registry
@@ -92,8 +91,10 @@ class Member(Node):
         links.on_down = self.peers.on_down
 
     def stop(self) -> None:
-        super().stop()
+        self.registry.close()
         self.peers.close()
+        self.commit.close()
+        self.store.close()
 
     def _commit_of(self, key: bytes) -> Commit | None:
         slot = int.from_bytes(key[:2], "big")

@@ -154,6 +154,22 @@ def test_a_slot_that_moves_is_waited_for(nodes: RegistryNodes) -> None:
         del nodes.leaders_now[lost]
 
 
+def test_a_node_that_closes_answers_who_waits(nodes: RegistryNodes) -> None:
+    nodes.register_all(orchard(30))
+    nodes.network.leave("b")
+    asking_again = nodes["a"].ask({"limit": 30})
+    nodes.run_until_asking_again()
+    nodes.network.hold("a", "c")
+    waiting = nodes["a"].ask({"semantic": "apples"})
+    nodes.loop.run_waiting()
+    member = nodes.members.pop("a")
+    member.stop()
+    nodes.loop.run_waiting()
+    assert asking_again[0]["partial"] is True
+    assert waiting
+    assert member.peers.asking == 0
+
+
 def test_without_its_lease_a_node_says_nothing_of_its_agents(nodes: RegistryNodes) -> None:
     nodes.register_all(orchard(30))
     nodes["b"].lease = False
