@@ -120,6 +120,7 @@ class Leader:
         self.is_ended = True
         self.is_serving = False
         self._fail_pending()
+        self.pending.clear()
         self._count(-self.pending_bytes)
         self.commit.end()
 
