@@ -43,6 +43,17 @@ TRAFFIC: Final = {
 }
 
 
+# what a member of a cluster says of itself (cluster/node.py, `stats`) -> (metric, what it is)
+CLUSTER: Final = {
+    "lease": ("mq9_cluster_lease", "1 while the lease of a member of a cluster holds, 0 while it serves nothing."),
+    "brokers_alive": ("mq9_cluster_brokers_alive", "Brokers whose sessions last, by the newest view."),
+    "peers_up": ("mq9_cluster_peers_up", "Brokers there is a link to."),
+    "slots_led": ("mq9_cluster_slots_led", "Slots this broker leads."),
+    "slots_served": ("mq9_cluster_slots_served", "Slots it serves: those it leads with enough replicas, while its lease holds."),
+    "slots_followed": ("mq9_cluster_slots_followed", "Slots it is a replica of."),
+}
+
+
 class BrokerCollector(Collector):
     """Everything this process counts."""
 
@@ -60,6 +71,7 @@ class BrokerCollector(Collector):
         yield from self._commands()
         yield from self._commits()
         yield from self._store()
+        yield from self._cluster()
 
     def _clients(self) -> Iterator[Metric]:
         hub, sublist = self._server.hub, self._server.broker.core.sublist
@@ -98,6 +110,14 @@ class BrokerCollector(Collector):
         yield GaugeMetricFamily("mq9_store_file_bytes", "Bytes of the store's files.", stat.file_bytes)
         yield GaugeMetricFamily("mq9_disk_free_bytes", "Bytes free on the store's disk.", stat.disk_free_bytes)
         yield GaugeMetricFamily("mq9_store_writable", "1 while new messages are accepted, 0 when storage is full.", stat.writable)
+
+    def _cluster(self) -> Iterator[Metric]:
+        """Without a value outside a cluster."""
+        node = self._server.node
+        stats = node.stats() if node is not None else {}
+        for name, (metric, doc) in CLUSTER.items():
+            value = stats.get(name)
+            yield GaugeMetricFamily(metric, doc, len(value) if isinstance(value, list) else value)
 
 
 def _histogram(name: str, doc: str, bounds: Sequence[float], counts: Sequence[int], total: float) -> Metric:

@@ -74,6 +74,12 @@ def page(broker: ServerProcess, path: str) -> tuple[int, dict[str, Any]]:
         return refusal.code, json.load(refusal)
 
 
+def metrics(broker: ServerProcess) -> dict[str, float]:
+    with urllib.request.urlopen(broker.monitor_url + "/metrics", timeout=10) as answer:  # noqa: S310  # http on this machine
+        lines = [line.split() for line in answer.read().decode().splitlines() if not line.startswith("#")]
+    return {name: float(value) for name, value in lines if "{" not in name}
+
+
 def cluster(broker: ServerProcess) -> dict[str, Any]:
     found: dict[str, Any] = page(broker, "/varz")[1]["cluster"]
     return found
@@ -101,6 +107,10 @@ async def test_brokers_join_and_share_the_slots(nodes: Nodes) -> None:
     assert sum(cluster(each)["slots_led"] for each in (a, b, c)) == SLOTS
     assert len({cluster(each)["incarnation"] for each in (a, b, c)}) == 3
     assert page(a, "/healthz") == (200, {"status": "ok"})
+    measured = await asyncio.to_thread(metrics, a)
+    assert measured["mq9_cluster_lease"] == 1
+    assert measured["mq9_cluster_peers_up"] == 2
+    assert measured["mq9_cluster_slots_led"] + measured["mq9_cluster_slots_followed"] == SLOTS
 
 
 async def test_a_core_message_reaches_clients_of_other_brokers(nodes: Nodes) -> None:
