@@ -10,8 +10,7 @@ from bench.broker import Load, LoadFailed, cpu_s
 from bench.mq9_cluster import Mq9Cluster
 from bench.systems import Box, attempts
 
-MAILBOXES: Final = 192  # names fall on slots by chance: these are on about half of 256
-CONNECTIONS: Final = 64
+CONNECTIONS: Final = 64  # as many mailboxes are written to at once
 OUTSTANDING: Final = 8
 WRITE_S: Final = 3.0  # of one run of the load generator
 DEADLINE_S: Final = 1800.0
@@ -21,21 +20,20 @@ FAILURES_MAX: Final = 20
 
 def catch_up(cluster: Mq9Cluster, load: Load, amount: int, size: int) -> dict[str, Any]:
     """The figures, by what they are."""
-    boxes = cluster.boxes(MAILBOXES)
-    name = cluster.names[-1]
-    slots = cluster.lacking("")  # 0: all are in sync
+    boxes = cluster.box_of_each_slot()
+    *others, name = cluster.names
     cluster.stop(name)
     for _ in attempts(f"{name} to be in no in-sync set"):
-        slots = cluster.lacking(name)
-        if slots == len(cluster.leaders()):
+        if cluster.lacking(name) == len(boxes):
             break
+    before = cluster.stored_bytes(name)
     _say(f"{name} is stopped; writing")
     began_s = time.monotonic()
     messages = _write(cluster, load, boxes, amount, size)
     wrote_s = time.monotonic() - began_s
 
-    others = [cluster.pid(each) for each in cluster.names if each != name]
-    used_s = sum(map(cpu_s, others))
+    pids = [cluster.pid(each) for each in others]
+    used_s = sum(map(cpu_s, pids))
     began_s = time.monotonic()
     cluster.start(name)
     ready_s = time.monotonic() - began_s
@@ -45,14 +43,15 @@ def catch_up(cluster: Mq9Cluster, load: Load, amount: int, size: int) -> dict[st
         "bytes of payload": messages * size,
         "messages": messages,
         "payload bytes": size,
-        "mailboxes": len(boxes),
-        "slots": slots,
+        "mailboxes, each on a slot of its own": len(boxes),
         "written in s": round(wrote_s, 1),
         "start to ready in s": round(ready_s, 2),
         "start to in sync everywhere in s": round(took_s, 2),
         "MB of payload a second": round(messages * size / took_s / 1e6, 1),
         "processor s of the broker": round(cpu_s(cluster.pid(name)), 2),
-        "processor s of the others": round(sum(map(cpu_s, others)) - used_s, 2),
+        "processor s of the others": round(sum(map(cpu_s, pids)) - used_s, 2),
+        "its store before and after in MB": f"{before / 1e6:.0f} {cluster.stored_bytes(name) / 1e6:.0f}",
+        "the others' stores in MB": " ".join(f"{cluster.stored_bytes(each) / 1e6:.0f}" for each in others),
     }
 
 

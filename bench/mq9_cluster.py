@@ -54,11 +54,14 @@ class Mq9Cluster:
         nodes = sorted(set(leaders.values()))
         made = []
         for number in range(count):
-            leader = nodes[number % len(nodes)] if count > 1 else None
-            box = self._named(leader, leaders)
-            self._must(box, "$mq9.AI.MAILBOX.CREATE", {"name": box.name})
-            made.append(box)
+            led = {slot for slot, leader in leaders.items() if count == 1 or leader == nodes[number % len(nodes)]}
+            made.append(self._make(led, leaders))
         return made
+
+    def box_of_each_slot(self) -> list[Box]:
+        """New mailboxes, one on each slot."""
+        leaders = self.leaders()
+        return [self._make({slot}, leaders) for slot in leaders]
 
     def add_readers(self, boxes: list[Box]) -> list[Box]:
         """Nothing to add: a group begins with its first FETCH. Who leads may have changed."""
@@ -80,6 +83,10 @@ class Mq9Cluster:
     def names(self) -> list[str]:
         """The brokers."""
         return list(self._brokers)
+
+    def stored_bytes(self, name: str) -> int:
+        """What the data directory of a broker takes of the disk."""
+        return 512 * sum(path.stat().st_blocks for path in (self._files.root / name).rglob("*") if path.is_file())
 
     def pid(self, name: str) -> int:
         """The process of a broker."""
@@ -131,13 +138,13 @@ class Mq9Cluster:
 
     # --- Inside ---------------------------------------------------------------------------------------------------------
 
-    def _named(self, leader: str | None, leaders: dict[int, str]) -> Box:
-        """A new name whose slot `leader` leads, if that matters."""
-        while True:
-            name = f"box{next(self._numbers)}"
-            found = leaders[slot_of(name.encode(), len(leaders))]
-            if leader in {None, found}:
-                return Box(name, self._ports(found))
+    def _make(self, slots: set[int], leaders: dict[int, str]) -> Box:
+        """A new mailbox on one of these slots."""
+        names = (f"box{number}" for number in self._numbers)
+        name, slot = next((name, slot) for name in names if (slot := slot_of(name.encode(), len(leaders))) in slots)
+        box = Box(name, self._ports(leaders[slot]))
+        self._must(box, "$mq9.AI.MAILBOX.CREATE", {"name": name})
+        return box
 
     def _ports(self, leader: str) -> dict[str, int]:
         others = [name for name, process in self._brokers.items() if name != leader and process.running]
