@@ -194,6 +194,7 @@ def test_a_broker_that_drains_gets_no_new_clients_and_keeps_those_it_has(balance
     assert broker.process.wait() == 0
 
 
+@pytest.mark.timeout(400)
 @pytest.mark.anyio
 async def test_a_cluster_is_one_broker_to_clients_that_know_its_one_address(composition: Composition, tmp_path: Path) -> None:
     """Three meta nodes and three brokers as docker-compose.yml has them. One broker is killed; nothing acknowledged is lost."""

@@ -16,7 +16,17 @@ from meta_service.settings import FIELDS as META_FIELDS
 from meta_service.settings import parse_members
 from meta_service.settings import resolve as resolve_meta
 from mq9.settings import FIELDS, meta_addresses, resolve
-from tests.deploy.composition import BROKERS, COMPOSE, HEALTHY_S, METAS, ROOT, Composition, image_environment, services
+from tests.deploy.composition import (
+    BROKERS,
+    COMPOSE,
+    ENTRYPOINT,
+    HEALTHY_S,
+    METAS,
+    ROOT,
+    Composition,
+    image_environment,
+    services,
+)
 from tests.deploy.rendering import CHECK, RefusedError, run
 
 CLUSTER = {"keys", *METAS, *BROKERS}
@@ -165,9 +175,21 @@ def test_the_single_broker_is_healthy_and_takes_messages(composition: Compositio
     _talk(composition, [url, url, url])
 
 
+@pytest.mark.timeout(400)
 def test_three_brokers_are_one_to_their_clients(composition: Composition) -> None:
     composition.up()
     _talk(composition, [f"nats://{composition.addresses[name]}:4222" for name in BROKERS])
+    # docker compose exec broker1 mq9-entrypoint cluster status
+    status = subprocess.run(
+        [str(ENTRYPOINT), "cluster", "status", "--json"],
+        env=composition.environment("broker1"),
+        capture_output=True,
+        text=True,
+        timeout=HEALTHY_S,
+        check=False,
+    )
+    assert status.returncode == 0, status.stderr
+    assert {broker["id"] for broker in json.loads(status.stdout)["brokers"]} == set(BROKERS)
 
 
 def _talk(composition: Composition, urls: list[str]) -> None:
