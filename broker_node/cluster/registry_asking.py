@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from broker_node.cluster.registry_shares import unpack_share
+from broker_node.cluster.registry_shares import unpack_share, unpack_slots
 from mq9.errors import Mq9Error, error, from_reply
 from mq9.limits import DISCOVER_SHOW_S
 from mq9.registry.discovery import FIRST_PAGE_SPARE, Answer
@@ -234,6 +234,10 @@ class Showing:
                 self._lost.update(name for name, _ in hits)
                 continue
             into = self._brief if brief else self._full
+            slots = unpack_slots(answer.slots)
             for (name, _), item, size in zip(hits, answer.items, answer.sizes, strict=False):
-                into[name] = Item(item, size)
+                if not item and self._peers.slot_of(name) not in slots:
+                    self._lost.add(name)  # not gone: its slot has moved since it was ranked
+                else:
+                    into[name] = Item(item, size)
         self.step()

@@ -149,7 +149,11 @@ class RegistryPeers:
 
     def leader_of(self, name: str) -> str:
         """The node that leads the slot of an agent; empty where there is none."""
-        return self.view.leaders().get(slot_of(name.encode(), self.view.slots), "")
+        return self.view.leaders().get(self.slot_of(name), "")
+
+    def slot_of(self, name: str) -> int:
+        """The slot of an agent."""
+        return slot_of(name.encode(), self.view.slots)
 
     def deadline_s(self) -> float:
         """When to stop waiting for what is asked now."""

@@ -154,6 +154,16 @@ def test_a_slot_that_moves_is_waited_for(nodes: RegistryNodes) -> None:
         del nodes.leaders_now[lost]
 
 
+def test_who_moves_between_ranking_and_showing_is_not_taken_for_gone(nodes: RegistryNodes) -> None:
+    nodes.register_all(orchard(12))
+    first = nodes["a"].names(limit=6)
+    moved = next(name for name in nodes["a"].names(limit=12) if name not in first)
+    nodes.leader(moved).registry.slot_lost(nodes["a"].peers.slot_of(moved))
+    reply = nodes["a"].discover(limit=6, page=2)  # of the order that was kept
+    assert moved not in names(reply)
+    assert reply["partial"] is True
+
+
 def test_a_node_that_closes_answers_who_waits(nodes: RegistryNodes) -> None:
     nodes.register_all(orchard(30))
     nodes.network.leave("b")
