@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from broker_node.cluster import disk
 from broker_node.cluster.core import ClusterRouter
-from broker_node.cluster.here import Elsewhere, Handler
+from broker_node.cluster.elsewhere import Elsewhere, Handler
 from broker_node.cluster.in_sync import InSync
 from broker_node.cluster.link import VERSION, Link, PeerLinks
 from broker_node.cluster.mailboxes import ClusterMailboxes

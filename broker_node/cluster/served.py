@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from broker_node.cluster.here import Elsewhere
+from broker_node.cluster.elsewhere import Elsewhere
 from broker_node.partition import Partition
 from mq9.errors import StorageError
 
