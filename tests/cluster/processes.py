@@ -40,6 +40,8 @@ CLIENT_PORT, PEER_PORT, MONITOR_PORT = 4222, 9324, 8222  # on hosts of their own
 class Cluster:
     """See the module. `settings` are those of the brokers, `meta_settings` of the meta nodes."""
 
+    command = COMMAND  # of a broker; positive controls have one that breaks a rule
+
     def __init__(
         self,
         directory: Path,
@@ -60,16 +62,15 @@ class Cluster:
             secret=secrets.token_hex(16), token=self.token, **whole,
         )  # fmt: skip
         self.network = network
-        self.commands: dict[str, list[str]] = {}  # other programs than the broker's own, by name; looked at when one is made
         self._settings = settings
         self.brokers: dict[str, ServerProcess] = {}
         for number in range(brokers):
             self.add(f"b{number}")
 
-    def add(self, name: str, command: list[str] | None = None, **more: Any) -> ServerProcess:
+    def add(self, name: str, **more: Any) -> ServerProcess:
         """One more broker, not started."""
         host, ports = HOST, free_ports(3)
-        command = command or COMMAND
+        command = self.command
         if self.network is not None:
             host, ports = self.network.hosts[name], [CLIENT_PORT, PEER_PORT, MONITOR_PORT]
             command = [*self.network.wrap(name), *command]
