@@ -10,6 +10,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Final
@@ -71,7 +72,8 @@ class Anywhere(ServerProcess):
         """Start the brokers, and the first time the meta service; wait until all slots are served in sync."""
         self.cluster.start(*(self.cluster.names if self._has_started else ()))
         self._has_started = True
-        asyncio.run(self.cluster.settled())
+        with ThreadPoolExecutor(1) as pool:  # the test may run in a loop of its own
+            pool.submit(asyncio.run, self.cluster.settled()).result()
         return self
 
     def start_error(self) -> StartError:

@@ -208,7 +208,9 @@ class Load(World):
         assert total is not None
         void = 0
         for actor in self.actors:
-            for case, span in actor.cases if isinstance(actor, Reader) else ():
+            if not isinstance(actor, Reader):
+                continue
+            for case, span in actor.cases:
                 if self._is_void(actor.mailbox, span):
                     void += 1
                 else:
