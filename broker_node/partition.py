@@ -31,7 +31,7 @@ from broker_node.router.client import Client
 from broker_node.router.request import Request
 from broker_node.router.sublist import Subscription
 from mq9.clock import Clock
-from mq9.errors import Mq9Error
+from mq9.errors import Mq9Error, error
 from mq9.limits import SLOTS
 from mq9.settings import Settings
 from mq9.storage.commit import Commit, GroupCommit
@@ -91,6 +91,9 @@ class Partition:
             return
 
         def settled(failure: Mq9Error | None) -> None:
+            if self._closed and self.slot is not None:  # others may serve it by now
+                request.fail(error("UNAVAILABLE", reason="the mailbox moves to another broker"))
+                return
             try:
                 look()
             except Mq9Error as problem:

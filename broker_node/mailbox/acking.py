@@ -52,7 +52,10 @@ class Acking:
             return
         self.boxes.counters.acks += 1
         if not deliveries:
-            done(None)
+            if mailbox.staged_acks:
+                mailbox.shelf.commit.then(done)  # what this repeats may not be durable yet
+            else:
+                done(None)
             return
         self.settle(mailbox, group, deliveries)
         mailbox.staged_acks += 1

@@ -45,6 +45,7 @@ class Fetching:
         self.walking = grouping.walking
         self.counters = boxes.counters
         self.call_soon = call_soon
+        self.closed = False
         self.waiting = 0
         self.waiters_of: dict[Owner, set[Waiter]] = {}
         self.groups_of: dict[Owner, set[tuple[Mailbox, Group]]] = {}  # where an owner may hold leases
@@ -73,6 +74,9 @@ class Fetching:
     def _settled(self, failure: Mq9Error | None, mailbox: Mailbox, wanted: Wanted, answer: Answer) -> None:
         """A commit that failed is its senders' trouble: what was there before is still there."""
         if not self._still_there(wanted.owner):
+            return
+        if self._is_elsewhere():
+            answer(_stopping(), [])
             return
         if mailbox.removed:
             answer(error("MAILBOX_NOT_FOUND", name=mailbox.address.decode("utf-8", "replace")), [])
@@ -132,6 +136,9 @@ class Fetching:
             return
         group.pinned = True
         if not is_there:
+            return
+        if self._is_elsewhere():
+            answer(_stopping(), [])
             return
         current = mailbox.groups.get(group.name)  # another client may have forced a restart meanwhile
         if mailbox.removed or current is None:
@@ -365,13 +372,19 @@ class Fetching:
 
     def close(self) -> None:
         """The broker stops: those who wait are told to ask again, elsewhere or later."""
-        failure = error("UNAVAILABLE", reason="the broker is stopping")
+        self.closed = True
+        failure = _stopping()
         for waiters in list(self.waiters_of.values()):
             for waiter in list(waiters):
                 answer = self._end_wait(waiter)
                 if answer is not None:
                     _leave_line(waiter)
                     answer(failure, [])
+
+    def _is_elsewhere(self) -> bool:
+        """Whether another broker may serve these mailboxes by now. One that stops outside a cluster still answers with what was
+        asked for before."""
+        return self.closed and self.boxes.durable.slot is not None
 
     def _mailbox_removed(self, mailbox: Mailbox) -> None:
         failure = error("MAILBOX_NOT_FOUND", name=mailbox.address.decode("utf-8", "replace"))
@@ -381,6 +394,10 @@ class Fetching:
             answer = self._end_wait(waiter)
             if answer is not None:
                 answer(failure, [])
+
+
+def _stopping() -> Mq9Error:
+    return error("UNAVAILABLE", reason="the broker is stopping")
 
 
 def _leave_line(waiter: Waiter) -> None:

@@ -223,6 +223,26 @@ def test_a_long_poll_follows_its_mailbox(cluster: Cluster3, node: str) -> None:
     assert [message["payload"] for message in answer(client, reply)["messages"]] == ["found you"]  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("node", ["a", "b"])
+@pytest.mark.parametrize("command", ["MSG.FETCH", "MSG.QUERY"])
+def test_what_waits_for_a_commit_is_not_read_from_a_partition_that_closed_meanwhile(
+    cluster: Cluster3, node: str, command: str
+) -> None:
+    """It would be leased by a node that does not lead the mailbox, or read from one that may be behind."""
+    box = cluster.address_at("b")
+    client = cluster[node].client()
+    client.command("MAILBOX.CREATE", {"name": box})
+    client.publish(f"MSG.SEND.{box}", b"sent")
+    reply = client.publish(f"{command}.{box}", {"group_name": "g", "deliver": "earliest"} if command == "MSG.FETCH" else {})
+    while node == "a" and cluster["b"].mailboxes.owner.carried_out < 3:
+        cluster.loop.turn()
+    cluster.take_away(cluster.slot(box))
+    cluster.run()
+    assert answer(client, reply) == {}
+    cluster.give(cluster.slot(box), "a")
+    assert len(answer(client, reply)["messages"]) == 1  # type: ignore[arg-type]
+
+
 def test_a_broken_link_repeats_only_what_may_be_repeated(cluster: Cluster3) -> None:
     box = cluster.address_at("b")
     alice = cluster["a"].client()
