@@ -11,9 +11,13 @@ aborted; a client whose own replies pile up is not read until they have gone.
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import logging
+import os
 import socket
-from typing import TYPE_CHECKING, cast
+import termios
+from array import array
+from typing import TYPE_CHECKING, Final, cast
 
 from broker_node.session import Session
 from mq9.limits import PUSH_WINDOW_BYTES, READ_PAUSE_PENDING_BYTES
@@ -25,6 +29,8 @@ if TYPE_CHECKING:
     from broker_node.hub import Hub
 
 log = logging.getLogger("mq9.clients")
+
+READ_BYTES: Final = 64 * 1024
 
 
 class Connection(asyncio.Protocol):
@@ -194,7 +200,7 @@ class Connection(asyncio.Protocol):
     def keep_little(self) -> None:
         """Have the kernel take no more than a window ahead of the network. By itself it takes megabytes, and drops them with
         a connection that breaks. Where it cannot be told (not Linux, not macOS) it goes on as it does."""
-        plain = self._transport.get_extra_info("socket") if self._transport is not None else None
+        plain = self._socket()
         option = getattr(socket, "TCP_NOTSENT_LOWAT", None)
         if plain is not None and option is not None:
             plain.setsockopt(socket.IPPROTO_TCP, option, PUSH_WINDOW_BYTES)
@@ -213,9 +219,9 @@ class Connection(asyncio.Protocol):
         self.flush()
         self._unsent = self._held()  # it may be cut before the socket has taken that
         self._leave(self._hub.settings.write_deadline_s if self._unsent else self._hub.timing.linger_s)
-        if error and self._transport.can_write_eof():
+        if self._transport.can_write_eof() and (error or not self._is_quiet()):
             self._transport.write_eof()
-            self._transport.resume_reading()
+            self._transport.resume_reading()  # into nothing, until the client goes
         else:
             self._transport.close()
         self._session.ended(error or "closed")
@@ -228,7 +234,30 @@ class Connection(asyncio.Protocol):
         self._session.ended("cut")
         self._out.clear()
         self._leave(0)
+        plain = self._socket()
+        if plain is not None and plain.fileno() >= 0:
+            Parting(self._hub, plain)
         self.abort()
+
+    def _is_quiet(self) -> bool:
+        """Whether the client has what was sent, and nothing it sent is unread: closing now cannot reset anything away."""
+        plain = self._socket()
+        if plain is None or plain.fileno() < 0:
+            return True
+        count = array("i", [0])
+        try:
+            for question in (termios.TIOCOUTQ, termios.FIONREAD):
+                fcntl.ioctl(plain.fileno(), question, count)
+                if count[0]:
+                    return False
+        except OSError:
+            return False  # it does not say
+        return True
+
+    def _socket(self) -> socket.socket | None:
+        """What the kernel knows the connection by."""
+        found: socket.socket | None = self._transport.get_extra_info("socket") if self._transport is not None else None
+        return found
 
     def _leave(self, wait_s: float) -> None:
         """Say nothing more, and be gone in `wait_s`."""
@@ -310,3 +339,45 @@ class Connection(asyncio.Protocol):
         """Cut the connection now."""
         if self._transport is not None:
             self._transport.abort()
+
+
+class Parting:
+    """The kernel's end of a connection that was cut. What it had taken still goes out, and what the client says meanwhile is
+    read: to close over something unread would reset both away."""
+
+    __slots__ = ("_deadline_s", "_hub", "_loop", "_socket")
+
+    def __init__(self, hub: Hub, plain: socket.socket) -> None:
+        self._hub = hub
+        self._deadline_s = hub.clock.monotonic_s() + hub.timing.linger_s
+        self._loop = asyncio.get_running_loop()
+        self._socket = socket.socket(fileno=os.dup(plain.fileno()))
+        self._socket.setblocking(False)
+        hub.closing.add(self)
+        self._loop.add_reader(self._socket.fileno(), self._read)
+        try:
+            self._socket.shutdown(socket.SHUT_WR)
+        except OSError:
+            self.abort()  # the client is gone already
+
+    def _read(self) -> None:
+        try:
+            if self._socket.recv(READ_BYTES):
+                return
+        except BlockingIOError:
+            return
+        except OSError as failure:
+            log.debug("a client left while it was being left: %s", failure)
+        self.abort()
+
+    def check_closed(self, now: float) -> None:
+        """Leave a client that does not go."""
+        if now >= self._deadline_s:
+            self.abort()
+
+    def abort(self) -> None:
+        """Close it now."""
+        if self._socket.fileno() >= 0:
+            self._loop.remove_reader(self._socket.fileno())
+            self._socket.close()
+            self._hub.closed(self)

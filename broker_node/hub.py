@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import asyncio
     import ssl
 
-    from broker_node.connection import Connection
+    from broker_node.connection import Connection, Parting
     from broker_node.session import Session
 
 log = logging.getLogger("mq9.clients")
@@ -147,7 +147,7 @@ class Hub:
         self.waiting: dict[int, Session] = {}  # not authenticated
         self.overloaded: dict[int, Session] = {}  # not read until the broker has caught up
         self.stalled: set[Connection] = set()  # not taking what is written
-        self.closing: set[Connection] = set()
+        self.closing: set[Connection | Parting] = set()
         self.all_gone: Callable[[], None] = _nothing  # called when `is_empty` becomes true
         self.upgrade: Upgrade = _no_upgrade  # begins the TLS handshake of a connection
         self.max_connections = settings.max_connections
@@ -210,9 +210,9 @@ class Hub:
         self.traffic.out_bytes += session.link.out_bytes
         self._check_empty()
 
-    def closed(self, connection: Connection) -> None:
+    def closed(self, connection: Connection | Parting) -> None:
         """The socket of a connection is gone."""
-        self.stalled.discard(connection)
+        self.stalled.difference_update((connection,))
         self.closing.discard(connection)
         self._check_empty()
 
@@ -254,8 +254,8 @@ class Hub:
             session.check_authentication(now)
         for connection in list(self.stalled):
             connection.check_progress(now)
-        for connection in list(self.closing):
-            connection.check_closed(now)
+        for leaving in list(self.closing):
+            leaving.check_closed(now)
         if now >= self._next_ping_round_s:
             # Often enough that nobody waits much longer than the interval, seldom enough to cost nothing.
             self._next_ping_round_s = now + self.settings.ping_interval_s / 8

@@ -10,7 +10,9 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -19,13 +21,14 @@ import pytest
 from mq9.limits import PUSH_WINDOW_MESSAGES
 from tests.chaos.tally import report
 from tests.push.mail import difference, fill, frames_to_end, is_marked, make, member, numbers, read, read_all
-from tests.support.raw import Frame
+from tests.support.raw import Frame, RawClient
 from tests.support.server import ServerProcess
 
 MEMBERS = 3
 JOBS = 3000  # a round; more than three members are given at once
 ROUNDS = 3
 LONG_ROUNDS = 50
+PAUSE_S = 0.0005
 
 # A member is given 1, 2, 4, ... 128 in one turn, at most, and that is written to its socket at once.
 WRITE_MAX = 2 * PUSH_WINDOW_MESSAGES
@@ -101,6 +104,40 @@ def unmarked_again(got: list[Frame]) -> list[int]:
 def test_a_server_that_is_stopped_hands_everything_out_once(server: ServerProcess, is_busy: bool) -> None:
     """What it had confirmed for members that it was closing reached nobody."""
     assert rounds_of(server.stop, server, ROUNDS, is_busy=is_busy) == ([], [], 0, [])
+
+
+def talk_and_read(client: RawClient, frames: list[Frame]) -> None:
+    """Say something all the time, and take what comes, until the server is gone."""
+    is_over = threading.Event()
+
+    def talk() -> None:
+        while not is_over.wait(PAUSE_S):
+            client.send(b"PING\r\n")
+
+    with ThreadPoolExecutor(1) as beside:
+        talking = beside.submit(talk)
+        frames += frames_to_end(client)
+        client.close()
+        is_over.set()
+        assert isinstance(talking.exception(), OSError | None)
+
+
+def test_members_that_talk_while_the_server_stops_get_all_that_was_written_to_them(server: ServerProcess) -> None:
+    """What they had said was unread when the server closed their connections, and that resets away what is on its way."""
+    make(server, "talk")
+    fill(server, "talk", range(JOBS), 1024)
+    frames: list[Frame] = []
+    with ThreadPoolExecutor(MEMBERS) as readers:
+        members = [member(server, "talk", b"workers")[0] for _ in range(MEMBERS)]
+        reading = [readers.submit(talk_and_read, each, frames) for each in members]
+        server.stop()
+        for each in reading:
+            each.result()
+    server.close_clients()
+    server.start()
+    fill(server, "talk", [JOBS])
+    got = numbers(frames) + list(read_all(member(server, "talk", b"workers")[0], JOBS))
+    assert difference(range(JOBS), got) == ([], [])
 
 
 @pytest.mark.parametrize("is_busy", [False, True], ids=["quiet", "busy"])
