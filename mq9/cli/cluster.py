@@ -88,7 +88,7 @@ async def _serving(files: ClusterFiles) -> None:
     """Wait until every slot is led, and say where the brokers are."""
     import asyncio  # noqa: PLC0415  # see run_async
 
-    session = ClusterSession(data_dir=str(files.root))
+    session = ClusterSession(data_dir=str(files.root), timeout=60)  # the first election on a busy machine may take a while
     async with session.client() as client:
         while True:
             view = await client.view()
