@@ -24,6 +24,7 @@ it takes until it is in every in-sync set.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import platform
@@ -189,10 +190,9 @@ def _ratios(results: Results, pairs: list[tuple[str, str]]) -> None:
 def _report(results: Results, bench: Bench) -> None:
     columns = [f"{system.name} {place}" for system in bench.systems for place in PLACES]
     _table("messages/s, median of the rounds", results, columns, lambda found: f"{_median(found, 'rate'):,.0f}")
-    pairs = [(f"{PLACES[1]}", f"{PLACES[0]}")]
-    named = [tuple(f"{system.name} {place}" for place in pairs[0]) for system in bench.systems]
-    across = [tuple(f"{system.name} {place}" for system in bench.systems) for place in PLACES]
-    _ratios(results, [(pair[0], pair[1]) for pair in (*across, *named) if len(pair) == 2])
+    names = [system.name for system in bench.systems]
+    pairs = [(f"{ours} {place}", f"{theirs} {place}") for place in PLACES for ours, theirs in itertools.pairwise(names)]
+    _ratios(results, [*pairs, *((f"{name} {PLACES[1]}", f"{name} {PLACES[0]}") for name in names)])
     title = "ms of a request or of a batch, p50 / p99"
     latency = ("p50_us", "p99_us")
     _table(title, results, columns, lambda found: " / ".join(f"{_median(found, each) / 1000:.2f}" for each in latency))

