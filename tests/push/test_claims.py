@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from mq9.limits import PUSH_WINDOW_BYTES
 from mq9.testing.broker import InProcessBroker, InProcessClient
 
+Factory = pytest.TempPathFactory
 WORK = b"MAILBOX.MSG.box.*"
 
 
@@ -108,3 +110,92 @@ def test_what_is_claimed_when_the_broker_stops_is_handed_out_after_its_start(bro
     later = broker.client()
     later.subscribe(WORK, b"workers")
     assert payloads(later) == [b"b"]
+
+
+# --- Killed: a broker that starts on what this one has written so far ----------------------------------------------
+
+
+def take_and_kill(broker: InProcessBroker, left: Path, directory: Path) -> None:
+    """Two messages whose handing out is confirmed on disk, then two that the socket takes just before the broker is killed.
+    What that leaves behind is in `left`."""
+    sender, member = broker.client(), broker.client()
+    member.subscribe(WORK, b"workers")
+    sender.send("box", b"a")
+    sender.send("box", b"b")
+    sender.publish("MSG.SEND.box", b"c")
+    sender.publish("MSG.SEND.box", b"d")
+    while len(member.received) < 4:
+        broker.loop._soon.popleft()()
+    assert payloads(member) == [b"a", b"b", b"c", b"d"]
+    shutil.copytree(directory, left)
+
+
+def offered(directory: Path) -> list[tuple[bytes, bool]]:
+    """What the group gets of a broker that starts there: payload, and whether it is marked as maybe handed out before."""
+    broker = InProcessBroker(directory, sync=False)
+    client = broker.client()
+    client.subscribe(WORK, b"workers")
+    client.send("box", b"new")
+    broker.close()
+    said = [each for each in client.received if each[0].startswith(b"$mq9.AI.MAILBOX.MSG.")]
+    return [(payload, b"mq9-deliveries: 2\r\n" in header) for _, header, payload in said]
+
+
+def test_what_a_socket_took_is_known_after_a_kill(broker: InProcessBroker, tmp_path: Path, tmp_path_factory: Factory) -> None:
+    """Its confirmation was to come with the next commit."""
+    left = tmp_path_factory.mktemp("left") / "data"
+    take_and_kill(broker, left, tmp_path)
+    assert offered(left) == [(b"new", False)]
+    assert offered(left) == [(b"new", False)]
+
+
+def test_what_is_in_doubt_is_offered_again_in_order_and_marked(
+    broker: InProcessBroker, tmp_path: Path, tmp_path_factory: Factory
+) -> None:
+    """Without the receipts: the machine lost its power, or another node has the mailbox now."""
+    left = tmp_path_factory.mktemp("left") / "data"
+    take_and_kill(broker, left, tmp_path)
+    (left / "pushed.receipts").unlink()
+    assert offered(left) == [(b"c", True), (b"d", True), (b"new", False)]
+    assert offered(left) == [(b"new", False)]
+
+
+def test_a_receipt_that_was_torn_or_changed_is_none(broker: InProcessBroker, tmp_path: Path, tmp_path_factory: Factory) -> None:
+    left = tmp_path_factory.mktemp("left") / "data"
+    take_and_kill(broker, left, tmp_path)
+    receipts = left / "pushed.receipts"
+    whole = receipts.read_bytes()
+    receipts.write_bytes(bytes([whole[0] ^ 1]) + whole[1:] + whole[:7])
+    assert offered(left) == [(b"c", True), (b"d", True), (b"new", False)]
+
+
+def test_what_is_in_doubt_where_nothing_may_come_twice_is_a_dead_letter(tmp_path: Path) -> None:
+    broker = InProcessBroker(tmp_path / "data", sync=False)
+    broker.client().command("MAILBOX.CREATE", {"name": "box", "max_deliver": 1, "dead_letter": "dead"})
+    left = tmp_path / "left"
+    take_and_kill(broker, left, tmp_path / "data")
+    broker.close()
+    (left / "pushed.receipts").unlink()
+    assert offered(left) == [(b"new", False)]
+    after = InProcessBroker(left, sync=False)
+    assert len(after.client().command("MSG.QUERY.dead", {})["messages"]) == 2
+    after.close()
+
+
+def test_an_ack_and_a_nack_of_what_is_claimed_change_nothing(broker: InProcessBroker) -> None:
+    """It is the member's until its socket has taken it."""
+    sender, member, other = broker.client(), broker.client(), broker.client()
+
+    def stall() -> None:
+        member.ready = False
+        member.taken = 0
+
+    on_receive(member, stall)
+    member.subscribe(WORK, b"workers")
+    sender.send("box", b"a")
+    for body in ({"nack": True}, {}):
+        assert sender.command("MSG.ACK.box", {"group_name": "workers", "mail_address": "box", "msg_id": 1, **body})["error"] == ""
+    other.subscribe(WORK, b"workers")
+    assert payloads(other) == []
+    member.close()
+    assert payloads(other) == [b"a"]
