@@ -41,7 +41,7 @@ def handle(partition: Partition, request: Request) -> None:
         if existing is not None:
             if not (body.public or body.exist_ok or _older_dialect(request, body)):
                 raise error("MAILBOX_EXISTS", name=address.decode())
-            _succeed(request, body, existing, is_new=False)
+            _succeed_durably(request, body, existing)
             return
         mailbox = partition.mailboxes.create(address, _definition(partition, body), answer)
     except Mq9Error as failure:
@@ -57,6 +57,21 @@ def refuse(request: Request, failure: Mq9Error) -> None:
 
 def _older_dialect(request: Request, body: CreateRequest) -> bool:
     return request.is_older or body.public is not UNSET
+
+
+def _succeed_durably(request: Request, body: CreateRequest, existing: Mailbox) -> None:
+    """Another CREATE made it, maybe one that is not durable yet."""
+    if not existing.staged_ops:
+        _succeed(request, body, existing, is_new=False)
+        return
+
+    def settled(failure: Mq9Error | None) -> None:
+        if failure is not None:
+            _fail(request, body, failure)
+        else:
+            _succeed(request, body, existing, is_new=False)
+
+    existing.shelf.commit.then(settled)
 
 
 def _succeed(request: Request, body: CreateRequest, mailbox: Mailbox, *, is_new: bool) -> None:

@@ -182,6 +182,7 @@ class Mailboxes:
         definition = msgspec.structs.replace(wanted, mailbox=mailbox_id(address, shelf.sequence, shelf.slot))
         mailbox = Mailbox(address, definition, EMPTY_STATE, shelf)
         mailbox.groups_loaded = True
+        mailbox.staged_ops += 1
         self._keep(mailbox)
         key = mailbox_key(address, shelf.slot)
         batch = shelf.commit.batch
@@ -194,6 +195,7 @@ class Mailboxes:
         return mailbox
 
     def _created(self, failure: Mq9Error | None, mailbox: Mailbox, done: Done) -> None:
+        mailbox.staged_ops -= 1
         if failure is not None:
             mailbox.removed = True
             self._drop(mailbox)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from mq9.errors import error
 from mq9.storage.interface import Batch, Row, Table
 from mq9.storage.memory_store import MemoryStore
@@ -182,4 +184,16 @@ def test_a_message_whose_key_is_damaged_does_not_lead_a_group_back() -> None:
     store.swap_keys[fourth] = fourth[:-1] + b"\1"
     assert [each["msg_id"] for each in client.command("MSG.FETCH.box", body)["messages"]] == [5, 6]
     assert [each["msg_id"] for each in client.command("MSG.QUERY.box", {})["messages"]] == [1, 2, 3, 5, 6]
+    broker.close()
+
+
+def test_a_create_that_finds_the_mailbox_of_another_waits_until_that_is_durable() -> None:
+    broker = InProcessBroker()
+    client = broker.client()
+    first = client.publish("MAILBOX.CREATE", {"name": "box"})
+    second = client.publish("MAILBOX.CREATE", {"name": "box", "exist_ok": True})
+    assert client.received == []
+    broker.loop.run()
+    [(_, made)], [(_, found)] = client.replies(first), client.replies(second)
+    assert (msgspec.json.decode(made)["is_new"], msgspec.json.decode(found)["is_new"]) == (True, False)
     broker.close()
