@@ -106,6 +106,7 @@ class Pushing:
         self.turn = 0  # where the next round over the members of a group begins
         self.staged: dict[_Claims, None] = {}  # on their way to the disk, oldest first
         self.closed = False
+        self.is_over = False  # nothing can be written down any more
         self.receipts = Receipts(boxes.durable.store, boxes.durable.slot)
         self._recover()
         boxes.on_active = self._mailbox_active
@@ -181,6 +182,7 @@ class Pushing:
             for push in list(pushes):
                 self._settle_taken(push)
         self.receipts.close()
+        self.is_over = True
 
     def holds_untaken(self, client: Subscriber) -> bool:
         """Whether messages were said to it that its socket has not taken: they are the group's again if it closes."""
@@ -361,7 +363,7 @@ class Pushing:
         """Confirm what its socket has taken."""
         mailbox = self.boxes.active.get(push.address)
         group = mailbox.groups.get(push.group) if mailbox is not None else None
-        if mailbox is not None and group is not None:
+        if mailbox is not None and group is not None and not self.is_over:
             self._confirm(mailbox, group, self._note_taken(mailbox, group, push))
 
     def _note_taken(self, mailbox: Mailbox, group: Group, push: Push) -> list[Delivery]:
@@ -387,7 +389,7 @@ class Pushing:
     def _return(self, mailbox: Mailbox, group: Group, deliveries: list[Delivery]) -> None:
         """Claimed and not taken: others may have them. That is written down, so that it is not in doubt."""
         claimed = group.still_claimed(deliveries)
-        if claimed and not mailbox.removed and mailbox.groups.get(group.name) is group:
+        if claimed and not self.is_over and not mailbox.removed and mailbox.groups.get(group.name) is group:
             group.unclaim(claimed)
             self.fetching.grouping.put(mailbox, group)
             self._write(mailbox)

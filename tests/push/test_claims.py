@@ -199,3 +199,20 @@ def test_an_ack_and_a_nack_of_what_is_claimed_change_nothing(broker: InProcessBr
     assert payloads(other) == []
     member.close()
     assert payloads(other) == [b"a"]
+
+
+def test_a_connection_that_outlives_the_broker_leaves_what_it_holds_in_doubt(broker: InProcessBroker, tmp_path: Path) -> None:
+    """There is nothing left to write to when it closes."""
+    sender, member = broker.client(), broker.client()
+
+    def stall() -> None:
+        member.ready = False
+        member.taken = 0
+
+    on_receive(member, stall)
+    member.subscribe(WORK, b"workers")
+    sender.send("box", b"a")
+    broker.close()
+    assert broker.broker.holds_untaken(member)
+    broker.broker.client_closed(member)
+    assert offered(tmp_path) == [(b"a", True), (b"new", False)]
