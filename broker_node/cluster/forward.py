@@ -276,9 +276,10 @@ class Forwarder:
         if away is None:
             return
         for number, link in list(away.polls.items()):
-            request = self._out[link].pop(number)
-            self.in_flight -= 1
-            self._bytes -= request.size
+            request = self._out.get(link, {}).pop(number, None)
+            if request is not None:
+                self.in_flight -= 1
+                self._bytes -= request.size
         for link in away.links:
             link.send("gone", peer.ClientGone(client=client.id))
 
@@ -290,7 +291,7 @@ class Forwarder:
         failure = error("UNAVAILABLE", reason="the broker is stopping")
         for request in self.waiting.overdue(float("inf")):
             request.refuse(failure)
-        for out in self._out.values():
-            for request in out.values():
-                request.refuse(failure)
-        self._out.clear()
+        outs = list(self._out.values())
+        self._out.clear()  # an answer may end its client's connection
+        for request in [request for out in outs for request in out.values()]:
+            request.refuse(failure)
