@@ -51,7 +51,19 @@ class Subscriber(Protocol):
 class Push:
     """One subscription to a mailbox. `deliver` says one message to the client."""
 
-    __slots__ = ("address", "after", "claimed_bytes", "client", "closed", "deliver", "group", "mailbox_id", "tiers", "unsure")
+    __slots__ = (
+        "address",
+        "after",
+        "claimed_bytes",
+        "client",
+        "closed",
+        "deliver",
+        "group",
+        "mailbox_id",
+        "tiers",
+        "turn",
+        "unsure",
+    )
 
     def __init__(
         self, client: Subscriber, address: bytes, tiers: int, group: str, deliver: Callable[[Mailbox, Fetched], None]
@@ -64,6 +76,7 @@ class Push:
         self.closed = False
         self.mailbox_id = 0  # the mailbox that `after` is about: one of the same name may be made anew
         self.after = [0] * TIERS
+        self.turn = 0  # when something was last claimed for it; counted by Pushing
         self.claimed_bytes = 0  # claimed for it, to be said when that is durable
         self.unsure: deque[tuple[int, Delivery]] = deque()  # said, not known to be taken: (said_offset after it, delivery)
 
@@ -103,7 +116,7 @@ class Pushing:
         self.call_soon = call_soon
         self.by_address: dict[bytes, list[Push]] = {}
         self.by_client: dict[int, set[Push]] = {}
-        self.turn = 0  # where the next round over the members of a group begins
+        self.turn = 0  # counts what is claimed
         self.staged: dict[_Claims, None] = {}  # on their way to the disk, oldest first
         self.closed = False
         self.is_over = False  # nothing can be written down any more
@@ -246,15 +259,14 @@ class Pushing:
             return
         if not group.pinned:
             return
-        ready = [push for push in members if push.client.is_ready()]
+        # Who has had nothing for longest is first.
+        ready = sorted((push for push in members if push.client.is_ready()), key=_turn)
         claims = _Claims(mailbox, group)
         # One each at first, so that few messages are spread; then more each, so that many cost few looks.
         share = 1
         try:
             while ready and share <= PUSH_WINDOW_MESSAGES:
-                first = self.turn % len(ready)
-                ready = [push for push in (*ready[first:], *ready[:first]) if self._claim(claims, push, share)]
-                self.turn += len(ready)  # who had nothing is first the next time
+                ready = [push for push in ready if self._claim(claims, push, share)]
                 share *= 2
         finally:  # also when damaged data has ended the looking
             if claims.claims:
@@ -279,6 +291,8 @@ class Pushing:
         claim = _Claim(push, found, lease.deliveries)
         claims.claims.append(claim)
         push.claimed_bytes += claim.size_bytes
+        self.turn += 1
+        push.turn = self.turn
         return True
 
     def _stage(self, claims: _Claims) -> None:
@@ -405,6 +419,10 @@ class Pushing:
         """If the commit failed, what memory holds was reset to what the store has."""
         mailbox.staged_acks -= 1
         self.receipts.confirmed()
+
+
+def _turn(push: Push) -> int:
+    return push.turn
 
 
 def _place_in_tier(delivery: Delivery) -> tuple[int, int]:

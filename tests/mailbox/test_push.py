@@ -219,3 +219,16 @@ def test_a_priority_word_is_part_of_the_address_when_no_mailbox_has_the_name_bef
     client.command("MAILBOX.MSG.alerts.high", b"x", header_block(priority="low"))
     client.subscribe(b"MAILBOX.MSG.alerts.high")
     assert pushed(client) == [("low", b"x")]
+
+
+def test_messages_that_come_one_by_one_go_round_in_every_group(broker: InProcessBroker) -> None:
+    """One turn for all groups gave the whole of a group's mail to one member where their numbers had a common factor."""
+    client = broker.client()
+    client.command("MAILBOX.CREATE", {"name": "box"})
+    groups = [[broker.client() for _ in range(size)] for size in (2, 4, 3, 2)]
+    for number, members in enumerate(groups):
+        for member in members:
+            member.subscribe(b"MAILBOX.MSG.box.*", b"group%d" % number)
+    for number in range(24):
+        client.send("box", b"%d" % number)
+    assert [[len(member.received) for member in members] for members in groups] == [[12, 12], [6] * 4, [8] * 3, [12, 12]]
