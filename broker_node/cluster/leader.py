@@ -184,6 +184,7 @@ class Leader:
         if reached <= self.committed or len(self.view.isr) < self.host.min_in_sync():
             return
         self.committed = reached
+        self.host.progress()
         pending = self.pending
         while pending and pending[0].offset <= reached:
             entry = pending.popleft()
@@ -368,11 +369,11 @@ class Leader:
             self.asked = None  # it will not happen
         self._advance()
 
-    def _ask(self, isr: Iterable[str]) -> None:
-        """Ask for another in-sync set, one change at a time."""
+    def _ask(self, isr: Iterable[str]) -> bool:
+        """Ask for another in-sync set, one change at a time; whether it was."""
         now_s = self.host.now_s()
         if self.asked is not None or now_s - self.asked_s < ASK_AGAIN_S:
-            return
+            return False
         members = sorted(isr)
         incarnations = [
             self.host.incarnation if node == self.host.node else self.replicas[node].incarnation or self.host.known(node)
@@ -381,6 +382,7 @@ class Leader:
         self.asked = meta.IsrChange(slot=self.slot, epoch=self.epoch, ver=self.view.ver, isr=members, incarnations=incarnations)
         self.asked_s = now_s
         self.host.ask_isr(self, self.asked)
+        return True
 
     def _admit(self, replica: Replica) -> None:
         """A replica outside the set has all that the set has: it may be in it."""
@@ -399,8 +401,8 @@ class Leader:
             if is_behind:
                 isr.remove(node)
         if len(isr) < len(self.view.isr):
-            log.info("slot %d goes on with %s of %s", self.slot, isr, list(self.view.isr))
-            self._ask(isr)
+            if self._ask(isr):
+                log.info("slot %d goes on with %s of %s", self.slot, isr, list(self.view.isr))
 
     def _oldest_s(self, now_s: float) -> float:
         """When the oldest entry that is not committed was sealed."""
