@@ -33,6 +33,7 @@ class Actor:
         self.link: Link
         self.stopping = False
         self.progress: Callable[[], None] = _nobody_watches
+        self.refused: Callable[[Link], None] = _stay
 
     def begin(self, link: Link) -> None:
         """A new connection."""
@@ -61,8 +62,9 @@ class Actor:
         self.ledger.asked(reply, ask)
 
     def later(self, done: Callable[[Any], None]) -> None:
-        """Call `done(None)` soon, if the connection is still the same."""
+        """After a refusal: call `done(None)` soon, if the connection is still the same."""
         link = self.link
+        self.refused(link)
 
         def go_on() -> None:
             if self.link is link and not link.closed.done():
@@ -362,3 +364,7 @@ class Registrar(Actor):
 
 def _nobody_watches() -> None:
     """Until somebody waits for progress."""
+
+
+def _stay(link: Link) -> None:
+    """Who has one server asks it again."""

@@ -8,7 +8,8 @@
     await load.finish()                       # faults are over: everybody comes to an end
     (await load.check()).check()
 
-An actor whose connection is lost, or silent for too long, goes to another broker, as a client with a list of addresses does.
+An actor whose connection is lost, or silent for too long, goes to another broker, as a client with a list of addresses does;
+so does one that is refused.
 What it asked and got no answer to, it asks again there: a SEND under the same mq9-msg-id.
 
 An ACK is void when the slot changed its leader between the FETCH and the answer: the new leader has made no such delivery, and
@@ -20,7 +21,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
@@ -112,6 +113,7 @@ class Load(World):
         await asyncio.to_thread(self._create)
         self._watching = asyncio.ensure_future(self._watch_leaders())
         for actor in self.actors:
+            actor.refused = Link.abort
             self._tasks[actor] = asyncio.ensure_future(self._live(actor))
 
     def _create(self) -> None:
@@ -156,6 +158,23 @@ class Load(World):
                 link.abort()
             elif silent_s > 2 * LOOK_S:
                 link.say(b"PING\r\n")
+
+    async def acknowledged(self, more: int) -> None:
+        """Return when that many more sends have been acknowledged, their share of each mailbox."""
+
+        def sent() -> Counter[str]:
+            counts: Counter[str] = Counter()
+            for actor in self.actors:
+                if isinstance(actor, Sender):
+                    counts[actor.mailbox] += len(actor.sent)
+            return counts
+
+        share, before = more // len(self.mailboxes), sent()
+        try:
+            await self.until(lambda: all(count - before[mailbox] >= share for mailbox, count in sent().items()))
+        except TimeoutError:
+            stuck = [mailbox for mailbox, count in sent().items() if count - before[mailbox] < share]
+            raise AssertionError(f"nothing is acknowledged in {stuck}\n{self.cluster.log()}") from None
 
     async def _watch_leaders(self) -> None:
         epochs: dict[int, int] = {}
