@@ -184,7 +184,6 @@ class Leader:
         if reached <= self.committed or len(self.view.isr) < self.host.min_in_sync():
             return
         self.committed = reached
-        self.host.progress()
         pending = self.pending
         while pending and pending[0].offset <= reached:
             entry = pending.popleft()
@@ -400,9 +399,8 @@ class Leader:
             is_behind = replica.acked < self.log.last and now_s - max(replica.waiting_s, self._oldest_s(now_s)) > limit_s
             if is_behind:
                 isr.remove(node)
-        if len(isr) < len(self.view.isr):
-            if self._ask(isr):
-                log.info("slot %d goes on with %s of %s", self.slot, isr, list(self.view.isr))
+        if len(isr) < len(self.view.isr) and self._ask(isr):
+            log.info("slot %d goes on with %s of %s", self.slot, isr, list(self.view.isr))
 
     def _oldest_s(self, now_s: float) -> float:
         """When the oldest entry that is not committed was sealed."""

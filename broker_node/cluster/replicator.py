@@ -29,6 +29,7 @@ from mq9.v1 import peer_pb2 as peer
 log = logging.getLogger("mq9.cluster")
 
 TICK_S: Final = 0.1
+GIVE_UP_AGAIN_S: Final = 30.0  # who cannot be heard tries to lead no more often than this
 
 
 class Link(Protocol):
@@ -100,7 +101,9 @@ class Replicator:
         self._old: dict[int, dict[str, tuple[int, float]]] = {}  # slot -> who led it, in which incarnation, may serve until
         self._has_lease = False
         self._pending = 0
+        self._may_give_up_s = 0.0
         commit.before_seal = self._before_seal
+        commit.tells_replicas = True
         commit.on_failure = self._failed
 
     @property
@@ -201,6 +204,12 @@ class Replicator:
     def must_not_serve(self, leader: Leader) -> None:
         self._close(leader.slot)
         leader.stalled()
+        others = [node for node in leader.view.isr if node != self.node and self.known(node)]
+        if others and self.now_s() >= self._may_give_up_s:
+            # The meta service hears them and we do not: it may be us who cannot be heard. Another may get on with them.
+            self._may_give_up_s = self.now_s() + GIVE_UP_AGAIN_S
+            log.warning("no word of %s about slot %d: giving up what is led here", ", ".join(others), leader.slot)
+            self.on_given_up()
 
     def deposed(self, leader: Leader) -> None:
         self._end(leader)
