@@ -217,8 +217,8 @@ class Broker:
             self.cluster.unsubscribe(sub)
 
     def overloaded(self) -> bool:
-        """More is staged than should be: clients are not read until it is less."""
-        return self.cluster.staged_bytes > STAGED_BYTES_MAX
+        """More is staged, or on its way to other nodes, than should be: clients are not read until it is less."""
+        return self.cluster.staged_bytes > STAGED_BYTES_MAX or self.cluster.is_crowded
 
     def _listed(self, mailbox: Mailbox, event: str) -> None:
         """A public mailbox of a partition here came or went."""

@@ -46,6 +46,10 @@ class Cluster(Protocol):
     def staged_bytes(self) -> int:
         """Of all partitions here: what is not durable, or not replicated, yet."""
 
+    @property
+    def is_crowded(self) -> bool:
+        """More is on its way to another node than should be: clients are not read until it is less."""
+
     def partition(self, slot: int) -> Partition | None:
         """The partition of a slot that is served here now."""
 

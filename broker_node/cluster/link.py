@@ -119,6 +119,11 @@ class Link:
         """So much is waiting that callers should not add to it what can wait."""
         return self.queued_bytes > limits.PEER_QUEUE_BYTES_MAX
 
+    @property
+    def is_filling(self) -> bool:
+        """Half of that: whoever can be kept from asking for more is, before it is too much."""
+        return 2 * self.queued_bytes > limits.PEER_QUEUE_BYTES_MAX
+
     def send(self, kind: str, message: Message) -> None:
         """Say `message` in this turn's batch; `kind` is the field of PeerBatch it belongs to. Never waits; on a link that is
         down it does nothing. Raises PAYLOAD_TOO_LARGE for what no message of the stream can hold."""
@@ -257,6 +262,11 @@ class PeerLinks:
     def up(self) -> list[str]:
         """The nodes that `link` has a link to."""
         return [peer.node for peer in self._peers.values() if peer.link is not None]
+
+    @property
+    def is_filling(self) -> bool:
+        """Whether one of these has half of what is too much for it."""
+        return any(peer.link is not None and peer.link.is_filling for peer in self._peers.values())
 
     def set_peers(self, peers: Mapping[str, tuple[str, int]]) -> None:
         """Dial these brokers, {node: (address, incarnation)}, and forget all others.

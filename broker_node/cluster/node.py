@@ -243,6 +243,10 @@ class ClusterNode:
     def staged_bytes(self) -> int:
         return self.replicator.pending_bytes() + self.elsewhere.waiting_bytes
 
+    @property
+    def is_crowded(self) -> bool:
+        return self.links.is_filling
+
     def may_serve(self) -> bool:
         """Whether our lease holds."""
         return self.membership.lease_holds()

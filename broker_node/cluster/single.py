@@ -31,6 +31,10 @@ class SingleNode:
     def staged_bytes(self) -> int:
         return self._commit.staged_bytes
 
+    @property
+    def is_crowded(self) -> bool:
+        return False
+
     def partition(self, slot: int) -> Partition:
         return self.whole
 

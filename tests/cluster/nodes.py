@@ -113,6 +113,7 @@ class _AsCluster:
         self._node = node
         self.slots = SLOTS
         self.staged_bytes = 0
+        self.is_crowded = False
         self.agents = lambda registry: registry
 
     def __getattr__(self, name: str) -> Any:
