@@ -175,6 +175,16 @@ _ROWS: tuple[tuple[type[Mq9Error], ErrorCode], ...] = (
         ),
     ),
     (
+        RequestError,
+        ErrorCode(
+            "DELIVERY_LOST",
+            "message {msg_id} is no longer handed out to the group: its mailbox moved to another broker, and it comes again",
+            409,
+            False,
+            "In a cluster: the ACK came to a leader that does not know of the delivery. The message is delivered again.",
+        ),
+    ),
+    (
         AlreadyExists,
         ErrorCode(
             "MAILBOX_EXISTS",

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from functools import partial
 from typing import Final, NamedTuple
 
 from broker_node.mailbox.fetching import Fetching
 from broker_node.mailbox.group import DELAYED, READY, Delivery, Group
 from broker_node.mailbox.mailboxes import Done, Mailboxes
 from broker_node.mailbox.model import Mailbox
-from mq9.errors import Mq9Error
+from mq9.errors import Mq9Error, error
 from mq9.storage.interface import Table
-from mq9.storage.layout import acked_key, pack_u64
+from mq9.storage.layout import acked_key, message_key, pack_u64
 from mq9.storage.records import seal
 
 CUMULATIVE: Final = "cumulative"
@@ -36,11 +38,15 @@ class Acking:
 
     def ack(self, mailbox: Mailbox, ack: Ack, done: Done) -> None:
         """Confirm or return messages. An id that was not delivered to the group, or is confirmed already, changes nothing
-        and is no error."""
+        and is no error; unless, in a cluster, another broker may have delivered it: then the answer is DELIVERY_LOST."""
         group = self.fetching.grouping.find(mailbox, ack.group)
         if group is None:
             done(None)
             return
+        if mailbox.shelf.slot is not None and not ack.nack:
+            lost = self._lost(mailbox, group, ack.msg_ids)
+            if lost:
+                done = partial(_told_of_loss, done, lost)
         if ack.mode == SINGLE:
             deliveries = group.singles(ack.msg_ids)
         else:
@@ -60,6 +66,19 @@ class Acking:
         self.settle(mailbox, group, deliveries)
         mailbox.staged_acks += 1
         mailbox.shelf.commit.then(self._settled, mailbox, done)
+
+    @staticmethod
+    def _lost(mailbox: Mailbox, group: Group, msg_ids: Iterable[int]) -> int:
+        """The first of `msg_ids` that an earlier leader may have handed out: it is not known here and comes again, so to call
+        it confirmed would not be true. 0 when there is none."""
+        get = mailbox.shelf.store.get
+        for msg_id in msg_ids:
+            if msg_id > mailbox.opened_id or msg_id in group.by_id:
+                continue
+            for tier in group.unreached(msg_id):
+                if get(Table.MESSAGE, message_key(mailbox.id, tier, msg_id)) is not None:
+                    return msg_id
+        return 0
 
     def settle(self, mailbox: Mailbox, group: Group, deliveries: list[Delivery]) -> None:
         """Confirm in memory, and put what that changes into the open batch."""
@@ -93,3 +112,8 @@ class Acking:
             if delivery.state == DELAYED:
                 group.make_ready(delivery)
         self.fetching.wake(mailbox)
+
+
+def _told_of_loss(done: Done, msg_id: int, failure: Mq9Error | None) -> None:
+    """What could be confirmed is; the caller must know that not all could."""
+    done(failure or error("DELIVERY_LOST", msg_id=msg_id))

@@ -256,6 +256,14 @@ class Group:
         lease = delivery.lease
         return [each for each in lease.deliveries[: delivery.index + 1] if each.state != SETTLED and each.lease is lease]
 
+    def unreached(self, msg_id: int) -> list[int]:
+        """The tiers in which a message of that id would be unconfirmed, and was not handed out since the group was loaded."""
+        return [
+            tier
+            for tier, cursor in enumerate(self.tiers)
+            if cursor.next_after < msg_id and not any(low < msg_id <= high for low, high in cursor.ranges.items())
+        ]
+
     def singles(self, msg_ids: Iterable[int]) -> list[Delivery]:
         """The unconfirmed deliveries among `msg_ids`."""
         found = (self.by_id.get(msg_id) for msg_id in dict.fromkeys(msg_ids))

@@ -168,6 +168,7 @@ class Mailbox:
         "last_id",
         "last_ms",
         "next_group_id",
+        "opened_id",
         "promoting",
         "pushed",
         "removed",
@@ -190,6 +191,7 @@ class Mailbox:
         self.shelf = shelf
         self.last_id = state.last_id
         self.visible_id = state.last_id
+        self.opened_id = state.last_id  # ids up to here are older than this object
         self.counts = list(state.counts)
         self.bytes = state.size
         self.delayed = state.delayed

@@ -113,6 +113,30 @@ def test_what_a_client_holds_is_free_when_it_closes(cluster: Cluster3) -> None:
     assert cluster["b"].mailboxes.stats()["remote_clients"] == 0
 
 
+def test_an_acknowledgement_of_what_an_earlier_leader_handed_out_is_not_called_done(cluster: Cluster3) -> None:
+    """It would come again all the same: leases are their leader's memory."""
+    box = cluster.address_at("b")
+    alice = cluster["a"].client()
+    alice.command("MAILBOX.CREATE", {"name": box})
+    for number in range(4):
+        alice.send(box, b"%d" % number)
+    body = {"group_name": "g", "deliver": "earliest", "num_msgs": 3, "config": NOW}
+    assert len(alice.command(f"MSG.FETCH.{box}", body)["messages"]) == 3
+    assert alice.command(f"MSG.ACK.{box}", {"group_name": "g", "msg_ids": [1], "mode": "single"}) == {"error": ""}
+    cluster.take_away(cluster.slot(box))
+    cluster.give(cluster.slot(box), "b")
+    assert alice.command(f"MSG.ACK.{box}", {"group_name": "g", "msg_id": 3})["code"] == "DELIVERY_LOST"
+    assert alice.command(f"MSG.ACK.{box}", {"group_name": "g", "msg_id": 1}) == {"error": ""}
+    assert alice.command(f"MSG.ACK.{box}", {"group_name": "g", "msg_id": 99}) == {"error": ""}
+    again = alice.command(f"MSG.FETCH.{box}", {**body, "num_msgs": 10})["messages"]
+    assert [message["msg_id"] for message in again] == [2, 3, 4]
+    assert alice.command(f"MSG.ACK.{box}", {"group_name": "g", "msg_id": 3}) == {"error": ""}
+    assert alice.command(f"MSG.ACK.{box}", {"group_name": "g", "msg_id": 3}) == {"error": ""}
+    cluster.take_away(cluster.slot(box))
+    cluster.give(cluster.slot(box), "b")
+    assert alice.command(f"MSG.ACK.{box}", {"group_name": "g", "msg_id": 4})["code"] == "DELIVERY_LOST"
+
+
 def test_clients_of_two_nodes_with_one_number_are_two_clients(cluster: Cluster3) -> None:
     box = cluster.address_at("b")
     alice, bob = cluster["a"].client(), cluster["b"].client()
