@@ -120,7 +120,7 @@ def test_an_acknowledgement_of_what_an_earlier_leader_handed_out_is_not_called_d
     alice.command("MAILBOX.CREATE", {"name": box})
     for number in range(4):
         alice.send(box, b"%d" % number)
-    body = {"group_name": "g", "deliver": "earliest", "num_msgs": 3, "config": NOW}
+    body = {"group_name": "g", "deliver": "earliest", "config": {**NOW, "num_msgs": 3}}
     assert len(alice.command(f"MSG.FETCH.{box}", body)["messages"]) == 3
     assert alice.command(f"MSG.ACK.{box}", {"group_name": "g", "msg_ids": [1], "mode": "single"}) == {"error": ""}
     cluster.take_away(cluster.slot(box))
@@ -128,7 +128,7 @@ def test_an_acknowledgement_of_what_an_earlier_leader_handed_out_is_not_called_d
     assert alice.command(f"MSG.ACK.{box}", {"group_name": "g", "msg_id": 3})["code"] == "DELIVERY_LOST"
     assert alice.command(f"MSG.ACK.{box}", {"group_name": "g", "msg_id": 1}) == {"error": ""}
     assert alice.command(f"MSG.ACK.{box}", {"group_name": "g", "msg_id": 99}) == {"error": ""}
-    again = alice.command(f"MSG.FETCH.{box}", {**body, "num_msgs": 10})["messages"]
+    again = alice.command(f"MSG.FETCH.{box}", {**body, "config": NOW})["messages"]
     assert [message["msg_id"] for message in again] == [2, 3, 4]
     assert alice.command(f"MSG.ACK.{box}", {"group_name": "g", "msg_id": 3}) == {"error": ""}
     assert alice.command(f"MSG.ACK.{box}", {"group_name": "g", "msg_id": 3}) == {"error": ""}
