@@ -54,15 +54,22 @@ class Receipts:
         self._fd = -1
         self._at = 0  # where the next note goes
         self._open = 0  # notes that are not confirmed
-        if self._path is not None:
+
+    def _opened(self, flags: int) -> bool:
+        """Whether the file is open now. It is made by the first note: most slots of a cluster never have one."""
+        if self._fd < 0 and self._path is not None:
             try:
-                self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                self._fd = os.open(self._path, os.O_RDWR | os.O_CLOEXEC | flags, 0o600)
+            except FileNotFoundError:
+                return False
             except OSError as failure:
                 log.warning("%s cannot be opened: %s", self._path, failure)
+                self._path = None
+        return self._fd >= 0
 
     def read(self) -> list[Receipt]:
         """What an earlier process has noted; further notes go behind it until that is confirmed too."""
-        if self._fd < 0:
+        if not self._opened(0):
             return []
         try:
             data = os.pread(self._fd, 2 * RECEIPTS_BYTES_MAX, 0)
@@ -90,7 +97,7 @@ class Receipts:
 
     def note(self, prepared: bytes) -> None:
         """Remember it. Call `opened` too, and `confirmed` when what it says is durable otherwise."""
-        if self._fd < 0 or self._at > RECEIPTS_BYTES_MAX:
+        if self._at > RECEIPTS_BYTES_MAX or not self._opened(os.O_CREAT):
             return
         try:
             os.pwrite(self._fd, prepared, self._at)
@@ -108,6 +115,7 @@ class Receipts:
 
     def close(self) -> None:
         """Let go of the file; what it says stays."""
+        self._path = None
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
