@@ -11,24 +11,19 @@
 An actor whose connection is lost, or silent for too long, goes to another broker, as a client with a list of addresses does;
 so does one that is refused.
 What it asked and got no answer to, it asks again there: a SEND under the same mq9-msg-id.
-
-An ACK is void when the slot changed its leader between the FETCH and the answer: the new leader has made no such delivery, and
-to acknowledge what one was not given is a success without effect. Void ones are counted apart.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-import time
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Iterable
 from typing import Any, Final
 
-from mq9.storage.layout import slot_of
 from tests.chaos.actors import Actor, Consumer, Registrar, Sender
 from tests.chaos.audit import find, repeat, sample
-from tests.chaos.ledger import Claims, Ledger, Send, judge
+from tests.chaos.ledger import Ledger, Send, judge
 from tests.chaos.link import Link
 from tests.chaos.tally import Tally, report
 from tests.chaos.world import PATIENCE_S, World
@@ -39,39 +34,7 @@ from tests.support.server import ServerProcess
 DIAL_S: Final = 2.0
 SILENCE_S: Final = 6.0  # a broker answers within 5 s, if only that it cannot
 LOOK_S: Final = 0.25
-WATCH_S: Final = 1.0  # how much later than it happens a change of leader is seen
-RETRYABLE: Final = {"UNAVAILABLE"}
-
-Span = tuple[float, float]
-
-
-class Reader(Consumer):
-    """A consumer that notes when what it acknowledged was fetched and when that was answered."""
-
-    def __init__(self, ledger: Ledger, seed: int, mailbox: str, group: str) -> None:
-        super().__init__(ledger, seed, mailbox, group)
-        self.spans: dict[int, Span] = {}  # by id, of the latest acknowledgement
-        self.cases: list[tuple[str, Span]] = []  # what was given again after it
-        self._fetched_s = 0.0
-
-    def _fetch(self, _: Any = None) -> None:
-        self._fetched_s = time.monotonic()
-        super()._fetch()
-
-    def _take(self, answer: Any, asked_at: int) -> None:
-        known = len(self.again)
-        super()._take(answer, asked_at)
-        self.cases += [(each, self.spans[int(each.rpartition(" ")[2])]) for each in self.again[known:]]
-
-    def _confirmed_with(self, ids: list[int]) -> Callable[[Any], None]:
-        done, fetched_s = super()._confirmed_with(ids), self._fetched_s
-
-        def noted(answer: Any) -> None:
-            if answer is not None:
-                self.spans.update(dict.fromkeys(ids, (fetched_s, time.monotonic())))
-            done(answer)
-
-        return noted
+RETRYABLE: Final = {"UNAVAILABLE", "DELIVERY_LOST"}  # the second: what was to be acknowledged comes again
 
 
 class Load(World):
@@ -96,13 +59,11 @@ class Load(World):
         self.node_of: dict[int, str] = {}  # link -> broker
         self._tasks: dict[Actor, asyncio.Task[None]] = {}
         self._ended = False
-        self._changes: dict[int, list[float]] = defaultdict(list)  # slot -> when it got another leader
-        self._watching: asyncio.Task[None] | None = None
         for number, mailbox in enumerate(self.mailboxes):
             self.add(Sender(self.ledger, seed + number, mailbox, window=window))
             self.add(Sender(self.ledger, seed + 50 + number, mailbox, window=1))
         for number, (mailbox, group) in enumerate(self.groups):
-            self.add(Reader(self.ledger, seed + 100 + number, mailbox, group))
+            self.add(Consumer(self.ledger, seed + 100 + number, mailbox, group))
         if agents:
             self.add(Registrar(self.ledger, seed + 200))
 
@@ -111,7 +72,6 @@ class Load(World):
     async def begin(self) -> None:
         """Make the mailboxes, and let everybody loose."""
         await asyncio.to_thread(self._create)
-        self._watching = asyncio.ensure_future(self._watch_leaders())
         for actor in self.actors:
             actor.refused = Link.abort
             self._tasks[actor] = asyncio.ensure_future(self._live(actor))
@@ -176,19 +136,6 @@ class Load(World):
             stuck = [mailbox for mailbox, count in sent().items() if count - before[mailbox] < share]
             raise AssertionError(f"nothing is acknowledged in {stuck}\n{self.cluster.log()}") from None
 
-    async def _watch_leaders(self) -> None:
-        epochs: dict[int, int] = {}
-        async with self.cluster.client() as client:
-            async for delta in client.watch():
-                for slot in delta.slots:
-                    if epochs.setdefault(slot.slot, slot.epoch) != slot.epoch:
-                        epochs[slot.slot] = slot.epoch
-                        self._changes[slot.slot].append(time.monotonic())
-
-    def _is_void(self, mailbox: str, span: Span) -> bool:
-        began_s, ended_s = span[0] - WATCH_S, span[1] + WATCH_S
-        return any(began_s < moment_s < ended_s for moment_s in self._changes[slot_of(mailbox.encode(), self.cluster.slots)])
-
     async def finish(self) -> None:
         """Let the actors end what they are about, and disconnect them. All that broke must have been mended."""
         for actor in self.actors:
@@ -199,8 +146,6 @@ class Load(World):
     async def disconnect(self) -> None:
         """Whatever the actors are about."""
         self._ended = True
-        if self._watching is not None:
-            self._watching.cancel()
         await asyncio.gather(*self._tasks.values())
 
     # --- Judgement ------------------------------------------------------------------------------------------------
@@ -225,17 +170,9 @@ class Load(World):
                     setattr(total, column, max(getattr(total, column), getattr(tally, column)))
                 total.details += tally.details[: 20 - len(total.details)]
         assert total is not None
-        void = 0
-        for actor in self.actors:
-            if not isinstance(actor, Reader):
-                continue
-            for case, span in actor.cases:
-                if self._is_void(actor.mailbox, span):
-                    void += 1
-                else:
-                    total.wrong("again", case)
-        refused = f"\n  refused and repeated {sum(self.ledger.refusals.values()):,}, given again after a void ACK {void}"
-        report(what, f"\n  all: {total}", *rows, refused)
+        for each in (each for actor in self.actors if isinstance(actor, Consumer) for each in actor.again):
+            total.wrong("again", each)
+        report(what, f"\n  all: {total}", *rows, f"\n  refused and repeated {dict(self.ledger.refusals)}")
         return total
 
     def _audit(self, name: str, *, first: bool) -> Tally:
@@ -245,22 +182,12 @@ class Load(World):
             def call(command: str, body: Any, headers: dict[str, str] | None) -> dict[str, Any]:
                 return client.call(b"$mq9.AI." + command.encode(), body, headers=headers)
 
-            claims = self._claims()
+            claims = self.ledger.claims()
             agents = any(isinstance(actor, Registrar) for actor in self.actors)
             found = find(call, self.mailboxes, self.groups if first else (), agents=agents, auditor=f"auditor.{name}")
             if first:
                 repeat(call, sample(claims, self.mailboxes), found)
             return judge(claims, found)
-
-    def _claims(self) -> Claims:
-        """What was promised. What a void ACK named may have been confirmed or not."""
-        claims = self.ledger.claims()
-        for actor in self.actors:
-            if isinstance(actor, Reader):
-                void = {msg_id for msg_id, span in actor.spans.items() if self._is_void(actor.mailbox, span)}
-                claims.confirmed[actor.mailbox, actor.group] -= void
-                claims.maybe_confirmed[actor.mailbox, actor.group] |= void
-        return claims
 
     def _sent_by(self, name: str) -> tuple[int, int]:
         """Sends that were asked of a node, and those of them that it answered."""

@@ -78,13 +78,14 @@ async def cut_owner_from_meta(cluster: Cluster, load: Load, network: Network) ->
 
 
 async def owner_is_deaf(cluster: Cluster, load: Load, network: Network) -> None:
-    """What the owner's replicas say does not reach it; what it says reaches them. Its mailboxes wait until that is mended: the
-    meta service hears it, and does not take it for dead."""
+    """What the owner's replicas say does not reach it; what it says reaches them, and the meta service hears it. It gives up
+    what it cannot write."""
     name = await cluster.owner(load.mailboxes[0])
     others = [each for each in cluster.names if each != name]
     for other in others:
         network.block(other, name)
     await pause(LONGER_S)
+    await load.acknowledged(SOME)
     for other in others:
         network.unblock(other, name)
     await cluster.settled()

@@ -29,9 +29,13 @@ class MailboxMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.directory = Path(tempfile.mkdtemp(prefix="mq9-model-"))
-        self.broker = InProcessBroker(self.directory, sync=False, dedup_window_s=WINDOW_S)
+        self.broker: InProcessBroker = self.make_broker()
         self.oracle = Oracle()
         self.clients: list[InProcessClient] = []
+
+    def make_broker(self) -> Any:
+        """An InProcessBroker, or what has the face of one."""
+        return InProcessBroker(self.directory, sync=False, dedup_window_s=WINDOW_S)
 
     @initialize()
     def create(self) -> None:
