@@ -55,6 +55,7 @@ class Api:
         self._addresses = leader_addresses
         self.sessions: Sessions | None = None  # while this node leads
         self._streams = 0
+        self._heard: dict[str, meta.HeartbeatRequest] = {}  # the latest of each broker
         self._closing = asyncio.Event()
 
     def handlers(self) -> grpc.GenericRpcHandler:
@@ -180,6 +181,8 @@ class Api:
     async def status(self, request: meta.StatusRequest, context: grpc.aio.ServicerContext) -> meta.StatusReply:
         reply = self._engine.status()
         reply.leader_address = self._addresses.get(reply.leader, "")
+        if self.sessions is not None:
+            reply.heard.extend(self._heard.values())
         return reply
 
     # --- Streams ------------------------------------------------------------------------------------------------------
@@ -220,6 +223,7 @@ class Api:
             async for request in requests:
                 # Heard at once: from here on nobody proposes to fence this session. Answered when a barrier that is proposed
                 # after that has committed: a fence that was proposed before is then known, and this node still leads.
+                self._heard[request.node] = request
                 if self.sessions is not None:
                     self.sessions.heard(request.node, request.incarnation, self._clock.monotonic_s())
                 rev = await self._committed(self._engine.barrier(soon=False), context)

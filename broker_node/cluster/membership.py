@@ -53,6 +53,7 @@ class Membership:
         self.config: meta.ClusterConfig | None = None
         self.rev = 0
         self.on_change: Callable[[meta.Delta], None] = lambda _: None  # the view above has it already
+        self.offsets_waiting: Callable[[], int] = lambda: 0
         self.on_lease: Callable[[bool], None] = lambda _: None  # lost or regained
         tls = read_tls(settings)
         self.client = MetaClient(meta_addresses(settings), Access(settings.cluster_token, *(tls or ())))
@@ -189,8 +190,9 @@ class Membership:
     async def _beat_once(self, stream: grpc.aio.StreamStreamCall, seq: int, sent_s: float) -> bool:
         """One heartbeat and its answer; whether the stream goes on."""
         request = meta.HeartbeatRequest(
-            node=self.node, incarnation=self.incarnation, seq=seq, free_bytes=shutil.disk_usage(self._settings.data_dir).free
-        )
+            node=self.node, incarnation=self.incarnation, seq=seq, offsets_waiting=self.offsets_waiting(),
+            free_bytes=shutil.disk_usage(self._settings.data_dir).free,
+        )  # fmt: skip
         async with asyncio.timeout(max(self._heartbeat_s, ANSWER_SHARE * self.lease_s)):
             await stream.write(request)
             reply = await stream.read()

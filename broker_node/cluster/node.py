@@ -67,6 +67,7 @@ class ClusterNode:
         self.replicator = Replicator(broker.store, broker.commit, broker.clock, self.membership, self.served, self._ask_isr)
         self.in_sync = InSync(self.membership)
         self.offsets = Offsets(self.membership)
+        self.membership.offsets_waiting = lambda: self.offsets.waiting
         core = ClusterRouter(broker.host.hooks)
         broker.core = core
         self.interest = core.interest

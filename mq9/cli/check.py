@@ -135,7 +135,7 @@ async def cluster(session: ClusterSession) -> None:
 
     with _probe(session, "cluster") as result:
         async with session.client() as client:
-            nodes = await meta_nodes(session, client)
+            nodes, _ = await meta_nodes(session, client)
             view = await client.view()
         found = summary(view.config, view.brokers, view.slots)
         fenced = sum(broker.state == meta.FENCED for broker in view.brokers)

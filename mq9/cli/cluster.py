@@ -125,9 +125,14 @@ def down(data_dir: DataDir = Path("mq9-cluster")) -> None:
 # --- Seeing -----------------------------------------------------------------------------------------------------------
 
 
-async def meta_nodes(session: ClusterSession, client: MetaClient) -> list[dict[str, Any]]:
-    """What each meta node says of itself; one that does not answer has the role `unreachable`."""
-    nodes = []
+Heard = dict[str, "meta.HeartbeatRequest"]
+
+
+async def meta_nodes(session: ClusterSession, client: MetaClient) -> tuple[list[dict[str, Any]], Heard]:
+    """What each meta node says of itself, one that does not answer having the role `unreachable`; and what the leader heard
+    last of each broker."""
+    nodes: list[dict[str, Any]] = []
+    heard: Heard = {}
     for address in session.addresses():
         try:
             status = await client.status(address)
@@ -138,7 +143,8 @@ async def meta_nodes(session: ClusterSession, client: MetaClient) -> list[dict[s
             continue
         numbers = {name: getattr(status, name) for name in ("term", "commit_index", "applied_index", "fsyncs")}
         nodes.append({"node": status.node, "address": address, "role": status.role, "leader": status.leader, **numbers})
-    return nodes
+        heard.update({each.node: each for each in status.heard})
+    return nodes, heard
 
 
 @command(app, "status", ClusterSession)
@@ -150,13 +156,13 @@ async def status(
     from mq9.meta.summary import summary  # noqa: PLC0415
 
     async with session.client() as client:
-        nodes = await meta_nodes(session, client)
+        nodes, heard = await meta_nodes(session, client)
         view = await client.view()
     found = summary(view.config, view.brokers, view.slots)
     config = {name: getattr(view.config, name) for name in ("slots", "replication_factor", "min_in_sync", "rebalance")}
     lists = {name: getattr(found, name) for name in ("without_primary", "under_replicated", "not_writable", "lost", "moving")}
     if session.json:
-        brokers = [{**_broker(each), **_share(found.shares[each.id])} for each in view.brokers]
+        brokers = [{**_broker(each), **_share(found.shares[each.id]), **_said(heard, each.id)} for each in view.brokers]
         answer = {"cluster": {**config, "rev": view.rev, **lists}, "meta": nodes, "brokers": brokers}
         output.as_json({**answer, "slots": [_slot(each) for each in view.slots]} if slots else answer)
         return
@@ -170,11 +176,13 @@ async def status(
         share = found.shares[each.id]
         shown = _broker(each)
         place = [shown["client"], shown["peer"], each.zone or "-"]
-        rows.append((each.id, shown["state"], *place, share.leads, share.follows, share.lags))
-    output.table(("BROKER", "STATE", "CLIENTS", "PEERS", "ZONE", "LEADS", "FOLLOWS", "NOT IN SYNC"), rows)
+        said = _said(heard, each.id).values()
+        rows.append((each.id, shown["state"], *place, share.leads, share.follows, share.lags, *said))
+    columns = ("BROKER", "STATE", "CLIENTS", "PEERS", "ZONE", "LEADS", "FOLLOWS", "NOT IN SYNC", "OFFSETS LAG", "DISK FREE")
+    output.table(columns, rows)
     if slots:
-        columns = ("SLOT", "EPOCH", "PRIMARY", "IN SYNC", "REPLICAS", "ADDING", "REMOVING")
-        output.table(columns, [[_cell(cell) for cell in _slot(each).values()] for each in view.slots])
+        slot_columns = ("SLOT", "EPOCH", "PRIMARY", "IN SYNC", "REPLICAS", "ADDING", "REMOVING")
+        output.table(slot_columns, [[_cell(cell) for cell in _slot(each).values()] for each in view.slots])
     output.fields({**config, **{name.replace("_", " "): _numbers(numbers) for name, numbers in lists.items()}})
 
 
@@ -189,6 +197,12 @@ def _broker(broker: meta.Broker) -> dict[str, Any]:
 
 def _share(share: Any) -> dict[str, int]:
     return {"leads": share.leads, "follows": share.follows, "not_in_sync": share.lags}
+
+
+def _said(heard: Heard, broker: str) -> dict[str, int]:
+    """What a broker said in its latest heartbeat: consumer offsets it has not committed yet, free bytes on its disk."""
+    latest = heard.get(broker)
+    return {"offsets_lag": latest.offsets_waiting if latest else 0, "disk_free": latest.free_bytes if latest else 0}
 
 
 def _slot(slot: meta.Slot) -> dict[str, Any]:

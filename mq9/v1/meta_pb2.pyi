@@ -172,16 +172,18 @@ class ReportPeerReply(_message.Message):
     def __init__(self, taken: _Optional[bool] = ...) -> None: ...
 
 class HeartbeatRequest(_message.Message):
-    __slots__ = ("node", "incarnation", "seq", "free_bytes")
+    __slots__ = ("node", "incarnation", "seq", "free_bytes", "offsets_waiting")
     NODE_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     SEQ_FIELD_NUMBER: _ClassVar[int]
     FREE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    OFFSETS_WAITING_FIELD_NUMBER: _ClassVar[int]
     node: str
     incarnation: int
     seq: int
     free_bytes: int
-    def __init__(self, node: _Optional[str] = ..., incarnation: _Optional[int] = ..., seq: _Optional[int] = ..., free_bytes: _Optional[int] = ...) -> None: ...
+    offsets_waiting: int
+    def __init__(self, node: _Optional[str] = ..., incarnation: _Optional[int] = ..., seq: _Optional[int] = ..., free_bytes: _Optional[int] = ..., offsets_waiting: _Optional[int] = ...) -> None: ...
 
 class HeartbeatReply(_message.Message):
     __slots__ = ("seq", "term", "rev", "renewed", "changed_rev")
@@ -438,7 +440,7 @@ class StatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class StatusReply(_message.Message):
-    __slots__ = ("node", "leader", "leader_address", "role", "term", "commit_index", "applied_index", "first_index", "last_index", "connected", "cluster_id", "fsyncs")
+    __slots__ = ("node", "leader", "leader_address", "role", "term", "commit_index", "applied_index", "first_index", "last_index", "connected", "cluster_id", "fsyncs", "heard")
     NODE_FIELD_NUMBER: _ClassVar[int]
     LEADER_FIELD_NUMBER: _ClassVar[int]
     LEADER_ADDRESS_FIELD_NUMBER: _ClassVar[int]
@@ -451,6 +453,7 @@ class StatusReply(_message.Message):
     CONNECTED_FIELD_NUMBER: _ClassVar[int]
     CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
     FSYNCS_FIELD_NUMBER: _ClassVar[int]
+    HEARD_FIELD_NUMBER: _ClassVar[int]
     node: str
     leader: str
     leader_address: str
@@ -463,4 +466,5 @@ class StatusReply(_message.Message):
     connected: _containers.RepeatedScalarFieldContainer[str]
     cluster_id: bytes
     fsyncs: int
-    def __init__(self, node: _Optional[str] = ..., leader: _Optional[str] = ..., leader_address: _Optional[str] = ..., role: _Optional[str] = ..., term: _Optional[int] = ..., commit_index: _Optional[int] = ..., applied_index: _Optional[int] = ..., first_index: _Optional[int] = ..., last_index: _Optional[int] = ..., connected: _Optional[_Iterable[str]] = ..., cluster_id: _Optional[bytes] = ..., fsyncs: _Optional[int] = ...) -> None: ...
+    heard: _containers.RepeatedCompositeFieldContainer[HeartbeatRequest]
+    def __init__(self, node: _Optional[str] = ..., leader: _Optional[str] = ..., leader_address: _Optional[str] = ..., role: _Optional[str] = ..., term: _Optional[int] = ..., commit_index: _Optional[int] = ..., applied_index: _Optional[int] = ..., first_index: _Optional[int] = ..., last_index: _Optional[int] = ..., connected: _Optional[_Iterable[str]] = ..., cluster_id: _Optional[bytes] = ..., fsyncs: _Optional[int] = ..., heard: _Optional[_Iterable[_Union[HeartbeatRequest, _Mapping]]] = ...) -> None: ...

@@ -239,6 +239,7 @@ def test_a_drained_broker_hands_over_and_may_come_back(tmp_path: Path) -> None:
     up.ok("cluster", "drain", "broker3", "--cancel")
     up.ok("cluster", "rebalance")
     assert set(_leads(up).values()) == {SLOTS // 3}
+    assert all(broker["offsets_lag"] == 0 < broker["disk_free"] for broker in up.status()["brokers"])
     end(up)
 
 
