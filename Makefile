@@ -13,7 +13,7 @@ PYTEST := $(BIN)/python -m pytest
 MARKS := $(if $(CI),-m "not long and not bench")
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint types format long bench fuzz interop coverage pythons transcripts docs clean
+.PHONY: help run test check lint types format long bench fuzz interop cluster coverage pythons transcripts docs clean
 
 help: ## say what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -55,6 +55,9 @@ fuzz: $(VENV)/.installed-dev ## many inputs no client would send; FUZZ_EXAMPLES=
 
 interop: $(VENV)/.installed-dev ## every real client that this machine can build, also the slow ones
 	$(PYTEST) tests/interop -m "interop or heavy" --timeout 1800 $(ARGS)
+
+cluster: $(VENV)/.installed-dev ## every test of one server, on a cluster of three brokers
+	$(PYTEST) --cluster -m "not bench and not heavy and not long" $(ARGS)
 
 coverage: $(VENV)/.installed-dev ## the tests with coverage of codec, store and state machines
 	$(BIN)/python -m coverage run -m pytest $(ARGS)

@@ -384,8 +384,8 @@ class Leader:
         return True
 
     def _admit(self, replica: Replica) -> None:
-        """A replica outside the set may be in it once it has this epoch's first entry and all that may be committed. That does not
-        wait for the rest of the set: one who is in it and is not heard can only be replaced so."""
+        """A replica outside the set may be in it once it has this epoch's first entry and all that may be committed. That does
+        not wait for the rest of the set: one who is in it and is not heard can only be replaced so."""
         if replica.acked >= max(self.start, self.high) and self.host.known(replica.node) == replica.incarnation:
             self._ask([*self.view.isr, replica.node])
 
