@@ -27,6 +27,8 @@ NOT_HERE: Final = frozenset(("port", "monitor_port", "data_dir", "storage"))  # 
 APART: Final[dict[str, str]] = {
     "*test_transcript?mq9/info?": "INFO of a broker in a cluster names the others",
     "*test_transcript?mq9/limits-mailboxes?": "each broker counts the mailboxes it serves",
+    "tests/broker/test_drain.py::*": "a signal to one process; restarts in turn are in tests/cluster/test_chaos.py",
+    "tests/broker/test_process.py::*": "about one process: its port, its directory, its log",
 }
 
 
