@@ -84,7 +84,7 @@ def test_the_server_option_wins_over_its_variables(cli: Cli) -> None:
 
 
 def test_every_error_has_its_exit_code() -> None:
-    fields = {"reason": "", "name": "", "size": 1, "limit": 1, "seconds": 1.0, "subject": ""}
+    fields = {"reason": "", "name": "", "size": 1, "limit": 1, "seconds": 1.0, "subject": "", "msg_id": 1}
     codes = {code: exit_code(error(code, **fields)) for code in CODES}
     special = {
         "MAILBOX_NOT_FOUND": 5, "MESSAGE_NOT_FOUND": 5, "AGENT_NOT_FOUND": 5, "FORBIDDEN": 4, "UNAVAILABLE": 3, "TIMEOUT": 6,

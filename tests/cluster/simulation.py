@@ -464,7 +464,7 @@ class World:
             link.is_crowded = not link.is_crowded
         elif chance < 0.98:
             self._wipe_one(name)
-        elif chance < 0.99:
+        else:
             self._move()
 
     def _client(self) -> None:
@@ -502,9 +502,8 @@ class World:
                 self.note("moves ended")
             return
         new = [name for name in NODES if name not in slot.replicas]
-        start = meta.StartMove(
-            slot=slot.slot, epoch=slot.epoch, ver=slot.ver, add=new, remove=[self.random.choice(list(slot.replicas))]
-        )
+        old = slot.primary if slot.primary and self.random.random() < 0.5 else self.random.choice(list(slot.replicas))
+        start = meta.StartMove(slot=slot.slot, epoch=slot.epoch, ver=slot.ver, add=new, remove=[old])
         self.command(rules.start_move, start)
 
     # --- What must hold -------------------------------------------------------------------------------------------
