@@ -27,6 +27,11 @@ NOT_HERE: Final = frozenset(("port", "monitor_port", "data_dir", "storage"))  # 
 APART: Final[dict[str, str]] = {
     "*test_transcript?mq9/info?": "INFO of a broker in a cluster names the others",
     "*test_transcript?mq9/limits-mailboxes?": "each broker counts the mailboxes it serves",
+    "tests/chaos/*": "about one process and its disk; faults of a cluster are in tests/cluster/test_chaos*.py",
+    "tests/push/test_killed_server.py::*": "all brokers end at once: the last confirmations find no second replica to keep them",
+    "tests/push/test_slow_members.py::*plain_subscriber_that_stalls*": "what one process holds for a subscriber, two hold",
+    "tests/examples/*capability_discovery*": "brokers of these tests compare agents by keyword alone",
+    "tests/examples/*agent_that_left*": "brokers of these tests compare agents by keyword alone",
     "tests/broker/test_drain.py::*": "a signal to one process; restarts in turn are in tests/cluster/test_chaos.py",
     "tests/broker/test_process.py::*": "about one process: its port, its directory, its log",
 }

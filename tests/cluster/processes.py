@@ -227,7 +227,9 @@ class Cluster:
         except Mq9Error as failure:
             slots = [str(failure)]
         pages = {name: (await self.varz(name) or {}).get("cluster") for name in self.names}
-        return "\n".join([*slots, *(f"{name}: {page}" for name, page in pages.items())])
+        metas = {name: await self.metas.status(name) for name in self.metas.names}
+        said = [f"{name}: {' '.join(str(status).split())}" for name, status in metas.items()]
+        return "\n".join([*slots, *(f"{name}: {page}" for name, page in pages.items()), *said])
 
     async def varz(self, name: str) -> dict[str, Any] | None:
         """What a broker's monitoring says; None when it does not answer."""
