@@ -18,12 +18,14 @@ import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import grpc
 from google.protobuf.message import DecodeError, Message
 
 from broker_node.cluster.certificates import names_host, read_tls
+from broker_node.cluster.tasks import uncancelled
 from mq9 import limits
 from mq9.clock import Clock
 from mq9.errors import error
@@ -290,7 +292,7 @@ class PeerLinks:
         for node, (address, incarnation) in wanted.items():
             if node not in self._peers and mine.incarnation:
                 peer = self._peers[node] = _Peer(node, address, incarnation)
-                peer.task = self._spawn(self._dial_for_ever(peer))
+                peer.task = self._spawn(uncancelled("a link", partial(self._dial_for_ever, peer)))
 
     def _forget(self, node: str, reason: str) -> None:
         peer = self._peers.pop(node)

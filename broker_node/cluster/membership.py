@@ -23,6 +23,7 @@ from typing import Any, Final
 import grpc
 
 from broker_node.cluster.certificates import read_tls
+from broker_node.cluster.tasks import uncancelled
 from mq9.clock import Clock
 from mq9.errors import Mq9Error, error
 from mq9.meta.client import Access, MetaClient
@@ -77,8 +78,8 @@ class Membership:
             async with asyncio.timeout(START_S):
                 await self._register()
                 self._take(await self.client.view())
-                for work in (self._watch(), self._beat()):
-                    self._spawn(work)
+                for name, work in (("the watch", self._watch), ("the heartbeat", self._beat)):
+                    self._spawn(uncancelled(name, work))
                 await self._first_lease.wait()
         except TimeoutError as failure:
             await self.close()

@@ -392,7 +392,10 @@ class Consumer:
         except Mq9Error as refused:
             if refused.retryable and not isinstance(refused, Closed):
                 raise
-            failure = refused
+            if refused.code == "DELIVERY_LOST":
+                log.info("consumer of %s: %s", self.mail_address, refused)  # as after a lease: nothing its handler can mend
+            else:
+                failure = refused
         self._holding.confirmed(msg_ids)
         self._moved.set()
         self._tell(msg_ids, failure)
