@@ -26,7 +26,7 @@ class Feed:
         self.take(everything)
 
     def take(self, change: Changed) -> None:
-        """One change, in the order of revisions."""
+        """One change, in the order of revisions; one without anything in it says how far the state has come."""
         if change.full:
             self.view = View()
         if change.config is not None:
@@ -35,10 +35,22 @@ class Feed:
         self.view.slots.update((slot.slot, slot) for slot in change.slots)
         for name in change.forgotten:
             self.view.brokers.pop(name, None)
-        self.changed_rev = change.rev
         self.progress(change.rev)
+        if change.full:
+            self.changed_rev = self._newest()  # not the revision of the state, which barriers move too
+        elif change.config is not None or change.brokers or change.slots or change.forgotten:
+            self.changed_rev = change.rev
+        else:
+            return
         for waiter in self._waiters:
             waiter.set()
+
+    def _newest(self) -> int:
+        """When any row of the view last changed."""
+        view = self.view
+        brokers = max((broker.mod_rev for broker in view.brokers.values()), default=0)
+        slots = max((slot.mod_rev for slot in view.slots.values()), default=0)
+        return max(view.config.removed_rev, view.config.mod_rev, brokers, slots)
 
     def progress(self, rev: int) -> None:
         """Nothing else changed up to here."""

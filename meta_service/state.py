@@ -126,6 +126,7 @@ class State:
     def _run(self, index: int, command: pb.MetaCommand) -> pb.CommandResult:
         op = command.WhichOneof("op")
         if op == "barrier":
+            self._on_change(Changed(index, None, [], []))  # watchers of every node hear how far they have come
             result = pb.CommandResult(outcome=meta.OK)
         elif op == "offsets":
             result = offsets.commit(self._disk, self.view.slots, command.offsets)
