@@ -97,6 +97,7 @@ class Replicator:
         self._dirty: list[Leader] = []
         self._sealed: list[tuple[Leader, int]] = []
         self._opening: set[int] = set()
+        self._leaving: set[int] = set()  # slots to be given up as soon as that is possible
         self._seen: dict[int, tuple[int, str]] = {}  # slot -> epoch and primary of the newest view
         self._old: dict[int, dict[str, tuple[int, float]]] = {}  # slot -> who led it, in which incarnation, may serve until
         self._has_lease = False
@@ -332,7 +333,8 @@ class Replicator:
 
     def _forget(self, follower: Follower) -> None:
         """The slot is not ours any more: give its room back."""
-        if follower.is_wiping:
+        if follower.is_wiping:  # for a copy that was on its way
+            self._leaving.add(follower.slot)
             return
         log.info("giving up the data of slot %d, which has moved", follower.slot)
         follower.wipe(lambda: self._forgotten(follower), forget=True)
@@ -413,6 +415,9 @@ class Replicator:
         for leader in list(self.leaders.values()):
             leader.tick()
             leader.resume()
+        leaving, self._leaving = self._leaving, set()
+        for slot in leaving:
+            self._slot_changed(self.view.slots[slot])
 
     def pending_bytes(self) -> int:
         """Bytes that are sealed and not committed, or staged: above a limit clients are not read."""
