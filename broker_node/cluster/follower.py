@@ -34,14 +34,13 @@ _WIPE_ROWS: Final = 5000  # deleted in one commit
 class Follower:
     """See the module. `epoch` is the newest that this node has heard of."""
 
-    __slots__ = ("_answers_to", "_copy", "_part", "epoch", "host", "is_wiping", "leader", "log", "slot")
+    __slots__ = ("_answers_to", "_copy", "_part", "epoch", "host", "is_wiping", "log", "slot")
 
     def __init__(self, host: Host, slot_log: SlotLog, epoch: int) -> None:
         self.host = host
         self.log = slot_log
         self.slot = slot_log.slot
         self.epoch = max(epoch, slot_log.epoch)
-        self.leader = ""
         self._answers_to = 0  # the probe that was answered last: a repair made for it may come
         self._copy = 0  # the copy that is being put down
         self._part = 0
@@ -61,7 +60,6 @@ class Follower:
             self._answer(node, peer.AppendAck.STALE_EPOCH, 0)
             return
         self.heard(message.epoch)
-        self.leader = node
         if message.repair:
             self._repair(node, message)
         elif message.probe:
@@ -156,10 +154,7 @@ class Follower:
         if message.copy != self._copy:
             return
         self._part = message.part + 1
-        batch = self.host.commit.batch
-        for table, rows in decode_rows(message.rows).items():
-            batch.tables[table].update(rows)
-            batch.bytes_staged += sum(len(key) + len(value or b"") for key, value in rows.items())
+        self.host.commit.batch.update(decode_rows(message.rows))
         self.host.commit.then(self._part_durable, node, message.copy, message.part)
 
     def _part_durable(self, failure: Mq9Error | None, node: str, copy: int, part: int) -> None:

@@ -13,7 +13,8 @@ A replica is, as its leader sees it:
 
 The first message of STREAMING is a repair: the present values of what the replica lacks, or has and should not have. An
 entry is committed when every member of the in-sync set has it on disk, this node included, and there are enough of them. For
-that a member counts from the moment its addition is asked for until its removal is in force. No I/O and no clock in here.
+that a member counts from the moment its addition is asked for until its removal is in force. The store is read
+here to bring replicas up; streams, clock and the meta service are the host's.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from broker_node.cluster.host import Changes
 from broker_node.cluster.leader import Leader
 from broker_node.cluster.slot_commit import SlotCommit
 from broker_node.cluster.slot_log import SlotLog
+from broker_node.mailbox.mailboxes import ignore
 from mq9.clock import Clock
 from mq9.errors import Mq9Error, StorageError
 from mq9.limits import COPIES_PER_PEER_MAX
@@ -87,8 +88,8 @@ class Replicator:
         self.leaders: dict[int, Leader] = {}
         self.followers: dict[int, Follower] = {}
         self.serving: set[int] = set()
-        self.on_given_up: Callable[[], None] = _ignore  # what this node led has no leader: it must register anew
-        self.on_floors: Callable[[int, Changes], None] = _ignore
+        self.on_given_up: Callable[[], None] = ignore  # what this node led has no leader: it must register anew
+        self.on_floors: Callable[[int, Changes], None] = ignore
         self._ask_isr = ask_isr
         self._clock = clock
         self._links: dict[str, Link] = {}  # those we dialed: what is said first goes out on them
@@ -427,7 +428,3 @@ class Replicator:
         """End everything: before the commit is closed."""
         for leader in list(self.leaders.values()):
             self._end(leader)
-
-
-def _ignore(*_: object) -> None:
-    """What a hook does until somebody has set it."""

@@ -133,22 +133,12 @@ class SlotLog:
 
     # --- Writing ------------------------------------------------------------------------------------------------
 
-    def append(self, batch: Batch, offset: int, rows: Rows, *, log: bool = True) -> None:
-        """Stage the rows of the entries up to `offset`, and that they are there. `log=False`: rows only of what is known."""
-        keys: Keys = {}
-        size = 0
-        for table, changes in rows.items():
-            tables = batch.tables
-            if tables[table]:
-                tables[table].update(changes)
-            else:
-                tables[table] = dict(changes)
-            keys[table] = list(changes)
-            size += sum(len(value) for value in changes.values() if value) + sum(map(len, changes))
-        batch.bytes_staged += size
-        if log and offset > self.last:
+    def append(self, batch: Batch, offset: int, rows: Rows) -> None:
+        """Stage the rows of the entries up to `offset`, and that they are there."""
+        batch.update(rows)
+        if offset > self.last:
             key = _LOG.pack(self.slot, offset)
-            row = seal(key, encode(LogRow(self.last + 1, keys)))
+            row = seal(key, encode(LogRow(self.last + 1, {table: list(changes) for table, changes in rows.items()})))
             batch.put(Table.SLOT_LOG, key, row)
             self._note(self.last + 1, offset, len(row))
             self.last = offset

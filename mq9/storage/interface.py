@@ -9,7 +9,7 @@ which is why batches carry resolved rows and never intentions.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Protocol
@@ -55,6 +55,12 @@ class Batch:
     def put(self, table: Table, key: bytes, value: bytes) -> None:
         self.tables[table][key] = value
         self.bytes_staged += len(key) + len(value)
+
+    def update(self, rows: Mapping[int, Mapping[bytes, bytes | None]]) -> None:
+        """Many changes at once, by table and key."""
+        for table, changes in rows.items():
+            self.tables[table].update(changes)
+            self.bytes_staged += sum(len(key) + len(value or b"") for key, value in changes.items())
 
     def delete(self, table: Table, key: bytes) -> None:
         self.tables[table][key] = None
