@@ -110,6 +110,7 @@ class Claims:
         self.confirmed: dict[Group, set[int]] = defaultdict(set)
         self.maybe_confirmed: dict[Group, set[int]] = defaultdict(set)
         self.starts: dict[Group, int] = {}
+        self.maybe_started: set[Group] = set()  # a Pin without an answer: the group may begin anywhere
         self.keys: dict[Group, tuple[int, int]] = {}  # (mailbox, key) -> (last answered, last asked)
         self.removed: set[Group] = set()  # (mailbox, name)
         self.maybe_removed: set[Group] = set()
@@ -127,7 +128,9 @@ class Claims:
                 kind = self.maybe_confirmed if answer is None else self.confirmed
                 kind[ask.mailbox, ask.group].update(ask.msg_ids)
             case Pin():
-                if answer is not None:
+                if answer is None:
+                    self.maybe_started.add(ask)
+                else:
                     self.starts[ask] = answer["messages"][0]["msg_id"]
             case Keyed():
                 answered, _ = self.keys.get(ask[:2], (0, 0))
@@ -214,11 +217,13 @@ def _judge_group(tally: Tally, claims: Claims, found: Found, place: str, offered
     confirmed = claims.confirmed[group]
     for msg_id in sorted(set(offered) & confirmed):
         tally.wrong("again", f"{place}: {msg_id} was confirmed")
+    settled = confirmed | claims.maybe_confirmed[group] | set(offered)
     start = claims.starts.get(group, 0)
+    if not start and group in claims.maybe_started:
+        start = min(settled, default=0)  # a cut between the commit of a Pin and its answer: it is where it was pinned
     for msg_id in offered:
         if msg_id < start:
             tally.wrong("again", f"{place}: began at {start}, now gives {msg_id}")
-    settled = confirmed | claims.maybe_confirmed[group] | set(offered)
     for msg_id, _ in found.messages.get(mailbox, ()):
         if msg_id >= start and msg_id not in settled:
             tally.wrong("missed", f"{place}: {msg_id}")

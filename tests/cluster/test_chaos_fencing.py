@@ -47,8 +47,10 @@ def send(client: RawClient, names: Iterable[str]) -> list[str]:
 
 
 def read(client: RawClient, group: str = "g") -> list[str]:
-    """What a group is given, and acknowledges."""
+    """What a group is given, and acknowledges: nothing of a mailbox that is lost whole."""
     answer = client.call(FETCH, {**ASK, "group_name": group, "encoding": "text"})
+    if answer.get("code") == "MAILBOX_NOT_FOUND":
+        return []
     assert not answer["error"], answer
     ids = [message["msg_id"] for message in answer["messages"]]
     if ids:

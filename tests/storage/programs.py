@@ -24,6 +24,7 @@ from __future__ import annotations
 import os
 import resource
 import sys
+import threading
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -38,6 +39,7 @@ from mq9.storage.verify_child import check_directory
 from tests.storage import ledger
 
 BALLAST_BYTES = 64 * 1024
+UNANSWERED = 64  # commits of the ledger a storm asks for before it waits: as a server, it does not outrun its disk
 
 
 def say(text: str) -> None:
@@ -65,9 +67,18 @@ def storm(directory: str, count: str, *options: str) -> None:
 def _storm_in_groups(store: LmdbStore, book: ledger.Ledger, count: int) -> None:
     """The same through a GroupCommit on its writer thread, whose commits run beside this thread's work."""
     ready: deque[Callable[[], None]] = deque()
-    commit = GroupCommit(store, SystemClock(), call_soon=ready.append, call_soon_threadsafe=ready.append, mode="thread")
+    answered = threading.Event()
+
+    def call_soon_threadsafe(call: Callable[[], None]) -> None:
+        ready.append(call)
+        answered.set()
+
+    commit = GroupCommit(store, SystemClock(), call_soon=ready.append, call_soon_threadsafe=call_soon_threadsafe, mode="thread")
+    unanswered = 0
 
     def done(failure: Mq9Error | None, number: int) -> None:
+        nonlocal unanswered
+        unanswered -= 1
         assert failure is None, failure
         say(f"ack {number}")
 
@@ -77,8 +88,13 @@ def _storm_in_groups(store: LmdbStore, book: ledger.Ledger, count: int) -> None:
             commit.batch.tables[table].update(changes)
         commit.batch.bytes_staged += batch.bytes_staged
         commit.then(done, book.number)
-        while ready:
-            ready.popleft()()
+        unanswered += 1
+        while ready or unanswered >= UNANSWERED:
+            if not ready:
+                answered.wait()
+            answered.clear()
+            while ready:
+                ready.popleft()()
     commit.close()
 
 

@@ -19,8 +19,10 @@ def storm_and_kill(directory: Path, acknowledgements: int, *options: str) -> int
     storm = subprocess.Popen(command("storm", str(directory), "1000000", *options), cwd=ROOT, stdout=subprocess.PIPE, text=True)
     with storm:
         assert storm.stdout is not None
-        lines = [storm.stdout.readline() for _ in range(acknowledgements)]
-        storm.kill()
+        try:
+            lines = [storm.stdout.readline() for _ in range(acknowledgements)]
+        finally:
+            storm.kill()
         lines += storm.stdout  # what it acknowledged before the signal came
     return max(int(line.removeprefix("ack ")) for line in lines if line.endswith("\n"))
 
