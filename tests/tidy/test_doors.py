@@ -30,6 +30,7 @@ DOORS: dict[str, Room] = {
     "mq9.limits": Room((), not_standard=IO),
     "mq9.clock": Room((), not_standard=IO),
     "mq9.settings": Room(("mq9.limits", "mq9.errors"), not_standard=IO),
+    "mq9.grpc_engine": Room((), not_standard=IO),
     # Bytes in, frames out: the same for every transport, clock and test.
     "mq9.nats": Room(("mq9.nats", "mq9.limits"), ("msgspec",), (*IO, "logging", "threading", "time")),
     # The commands without NATS: what a request and a reply are, for broker and client alike.
@@ -54,7 +55,7 @@ DOORS: dict[str, Room] = {
         ("msgspec", "nats"),
     ),
     "broker_node": Room(
-        ("broker_node", "mq9", "mq9.monitor", "mq9.nats", "mq9.protocol", "mq9.storage", "mq9.registry", *BASE),
+        ("broker_node", "mq9", "mq9.grpc_engine", "mq9.monitor", "mq9.nats", "mq9.protocol", "mq9.storage", "mq9.registry", *BASE),
         ("aiohttp", "anyio", "msgspec", "prometheus_client", "uvloop", "websockets"),
     ),
     # What a command does and what a mailbox is: never a socket, a frame, a transaction or an event loop.
@@ -92,7 +93,7 @@ DOORS: dict[str, Room] = {
     "mq9.meta": Room(("mq9.meta", "mq9.v1", *BASE), ("google", "grpc")),
     # What a cluster must agree on, in Raft; never the broker.
     "meta_service": Room(
-        ("meta_service", "mq9", "mq9.meta", "mq9.monitor", "mq9.v1", *BASE),
+        ("meta_service", "mq9", "mq9.grpc_engine", "mq9.meta", "mq9.monitor", "mq9.v1", *BASE),
         ("aiohttp", "google", "grpc", "lmdb", "prometheus_client", "pysyncobj"),
     ),
 }  # fmt: skip
