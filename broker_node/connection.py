@@ -85,7 +85,7 @@ class Connection(asyncio.Protocol):
         peer = self._transport.get_extra_info("peername")
         self._session = Session(self, self._hub, peer[0] if peer else "", peer[1] if peer else 0)
         if not self._hub.admit(self._session):
-            self._transport.write(encoder.error("maximum connections exceeded"))
+            self._transport.write(self._hub.refusal(self._session))
             self._transport.close()
             self.closing = self.stopped = True
             return

@@ -152,6 +152,7 @@ class Hub:
         self.upgrade: Upgrade = _no_upgrade  # begins the TLS handshake of a connection
         self.max_connections = settings.max_connections
         self.info: dict[str, object] = {}  # what INFO says to everyone
+        self.turns_away = False  # new connections: they are told to look for another server
         self._waiting_by_address: dict[str, int] = {}
         self._last_id = 0
         self._next_ping_round_s = 0.0
@@ -178,7 +179,8 @@ class Hub:
         if self.failures.recent(session.address):
             allowed = limits.PREAUTH_CONNECTIONS_PER_FAILING_ADDRESS_MAX
         if (
-            len(self.sessions) >= self.max_connections
+            self.turns_away
+            or len(self.sessions) >= self.max_connections
             or len(self.waiting) >= limits.PREAUTH_CONNECTIONS_MAX
             or same_address >= allowed
         ):
@@ -188,6 +190,12 @@ class Hub:
         self.waiting[session.id] = session
         self._waiting_by_address[session.address] = same_address + 1
         return True
+
+    def refusal(self, session: Session) -> bytes:
+        """What a connection hears that was not admitted."""
+        if not self.turns_away:
+            return encoder.error("maximum connections exceeded")
+        return self.info_for(session) + encoder.error("no clients are served here now, connect to another server")
 
     def welcome(self, session: Session) -> None:
         """The session has authenticated."""
@@ -224,6 +232,12 @@ class Hub:
     def _check_empty(self) -> None:
         if self.is_empty:
             self.all_gone()
+
+    def tell_info(self) -> None:
+        """Tell every client what INFO says now; those not authenticated have heard enough, or hear it when they come."""
+        for session in self.sessions.values():
+            if session.id not in self.waiting:
+                session.send_info()
 
     def tell_lame_duck(self) -> None:
         """Tell every client, and those that still come, to look for another server."""

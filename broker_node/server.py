@@ -22,6 +22,7 @@ from broker_node.cluster.disk import check_single
 from broker_node.connection import Connection
 from broker_node.event_loop import AsyncioHooks
 from broker_node.hub import Hub, Timing
+from broker_node.lame_duck import LameDuck, close_interval_s
 from broker_node.loop_hooks import LoopHooks
 from broker_node.monitor.http import Monitor
 from broker_node.tls import server_context
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("mq9.server")
 
 NATS_VERSION: Final = "2.10.0"  # clients switch features on this; it is the protocol level we speak, not our own version
-CLOSE_INTERVAL_S_MAX: Final = 0.25  # between two clients of a lame duck, however few there are
 RESYNC_MS_PER_S: Final = 50  # how fast a calendar that was set is followed: an hour in twenty
 FLUSH_S_MAX: Final = 1.0  # what closing connections get for their last bytes
 
@@ -56,6 +56,7 @@ class Server:
         self.broker: Broker
         self.hub: Hub
         self.node: ClusterNode | None = None  # of a broker in a cluster
+        self._lame_duck: LameDuck  # while others serve and this one cannot
         self._make_broker = make_broker
         self._timing = timing or Timing()
         self._listener: asyncio.Server | None = None
@@ -86,6 +87,7 @@ class Server:
         hub.max_connections = min(settings.max_connections, max(1, raise_descriptor_limit() - DESCRIPTORS_RESERVED))
         hub.upgrade = self._upgrade
         hub.all_gone = self._empty.set
+        self._lame_duck = LameDuck(hub)
         try:
             self._listener = await self._loop.create_server(
                 lambda: Connection(hub, context), settings.host or None, settings.port, backlog=ACCEPT_BACKLOG,
@@ -95,6 +97,7 @@ class Server:
             hub.info = self._info(context)
             if self.node is not None:
                 self.node.on_urls = self._urls_changed
+                self.node.cut_off.on_change = self._cut_off
                 await self.node.start(self._port)
                 await self._listener.start_serving()
             if settings.ws_port >= 0:
@@ -131,11 +134,20 @@ class Server:
 
     def _urls_changed(self, urls: list[str]) -> None:
         """Brokers have come or gone: clients hear where else they can connect to."""
+        assert self.node is not None, "only the node of a cluster calls this"
         hub = self.hub
-        hub.info["connect_urls"] = urls if self.node is None or not self.is_draining else self.node.others()
-        for session in hub.sessions.values():
-            if session.id not in hub.waiting:
-                session.send_info()
+        hub.info["connect_urls"] = self.node.others() if self.is_draining or hub.turns_away else urls
+        hub.tell_info()
+
+    def _cut_off(self, cut_off: bool) -> None:
+        """Nothing is served here while other brokers may serve; or that is over."""
+        assert self.node is not None, "only the node of a cluster calls this"
+        if self.is_draining:
+            return
+        if cut_off:
+            self._lame_duck.begin(self.node.others())
+        else:
+            self._lame_duck.end(self.node.urls)
 
     async def _abandon(self) -> None:
         """Undo a start that failed half way."""
@@ -239,6 +251,7 @@ class Server:
             await self._closed.wait()
             return
         self.is_draining = True
+        self._lame_duck.stop()
         self._stop_listening()
         hub = self.hub
         if hub.sessions:
@@ -261,7 +274,7 @@ class Server:
         A client is first no longer read and closed one interval later, so that what it had asked for is answered.
         """
         sessions = list(self.hub.sessions.values())
-        interval_s = min(CLOSE_INTERVAL_S_MAX, self.settings.lame_duck_close_s / max(1, len(sessions)))
+        interval_s = close_interval_s(len(sessions), self.settings.lame_duck_close_s)
         for session in sessions:
             session.retire()
             await self._until_empty(interval_s)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from broker_node.cluster import disk
 from broker_node.cluster.core import ClusterRouter
+from broker_node.cluster.cut_off import CutOff
 from broker_node.cluster.elsewhere import Elsewhere, Handler
 from broker_node.cluster.in_sync import InSync
 from broker_node.cluster.link import VERSION, Link, PeerLinks
@@ -67,6 +68,7 @@ class ClusterNode:
         self.replicator = Replicator(broker.store, broker.commit, broker.clock, self.membership, self.served, self._ask_isr)
         self.in_sync = InSync(self.membership)
         self.offsets = Offsets(self.membership)
+        self.cut_off = CutOff(self.membership, broker.clock)
         self.membership.offsets_waiting = lambda: self.offsets.waiting
         core = ClusterRouter(broker.host.hooks)
         broker.core = core
@@ -90,9 +92,10 @@ class ClusterNode:
         links.on_batch = self._on_batch
         links.on_up = self._link_up
         links.on_down = self._link_down
-        links.on_accepted = replicator.accepted
+        links.on_accepted = self._accepted_up
         links.on_accepted_down = self._accepted_down
         self.handlers = {
+            "standings": self.cut_off.on_standings,
             "interests": self.interest.on_interests,
             "appends": replicator.on_appends,
             "acks": replicator.on_acks,
@@ -122,9 +125,9 @@ class ClusterNode:
         self.broker.registry.join_cluster(self.commit_of, self.slots)
         # Only now, when it is known whose slots these are, is anything written to the store because of them.
         membership.on_change = self._view_changed
-        membership.on_lease = self.replicator.lease_changed
+        membership.on_lease = self._lease_changed
         self._view_changed(meta.Delta(rev=membership.rev, full=True, slots=membership.slots.values()))
-        self.replicator.lease_changed(membership.lease_holds())
+        self._lease_changed(membership.lease_holds())
         self._tick()
 
     def _client_host(self) -> str:
@@ -167,6 +170,11 @@ class ClusterNode:
     def _tick(self) -> None:
         self._ticking = self.broker.host.hooks.call_later(TICK_S, self._tick)
         self.replicator.tick()
+        self.cut_off.look()
+
+    def _lease_changed(self, holds: bool) -> None:
+        self.replicator.lease_changed(holds)
+        self.cut_off.lease_changed(holds)
 
     def _ask_isr(self, leader: Any, change: meta.IsrChange) -> None:
         self.in_sync.ask(leader, change)
@@ -186,18 +194,25 @@ class ClusterNode:
                 handle(link, envelopes)
 
     def _link_up(self, link: Link) -> None:
+        self.cut_off.link_up(link)
         self.interest.link_up(link)
         self.replicator.link_up(link)
         self.elsewhere.link_up(link)
 
     def _link_down(self, link: Link) -> None:
+        self.cut_off.link_down(link)
         self.interest.link_down(link)
         self.replicator.link_down(link)
         self.registry_peers.on_down(link)
         self.elsewhere.link_down(link)
         self.membership.report(link.node, link.incarnation)
 
+    def _accepted_up(self, link: Link) -> None:
+        self.cut_off.link_up(link)
+        self.replicator.accepted(link)
+
     def _accepted_down(self, link: Link) -> None:
+        self.cut_off.link_down(link)
         self.interest.link_down(link)
         self.replicator.accepted_down(link)
         self.elsewhere.link_down(link)
@@ -316,7 +331,8 @@ class ClusterNode:
         if self.membership.failure is not None:
             return f"no member of the cluster any more: {self.membership.failure.text}"
         if not self.membership.lease_holds():
-            return "the lease has ended: the meta service is out of reach, or has ended the session"
+            sent = ", and clients are sent to other brokers" if self.cut_off.is_cut_off else ""
+            return f"the lease has ended: the meta service is out of reach, or has ended the session{sent}"
         return ""
 
     def stats(self) -> dict[str, Any]:
@@ -327,6 +343,7 @@ class ClusterNode:
             "incarnation": membership.incarnation,
             "peer_address": membership.peer_address,
             "lease": membership.lease_holds(),
+            "cut_off": self.cut_off.is_cut_off,
             "rev": membership.rev,
             "brokers": len(membership.brokers),
             "brokers_alive": alive,

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 # name of the counter -> (metric, what it counts)
 TRAFFIC: Final = {
     "connections": ("mq9_connections_accepted", "Connections accepted, refused ones included."),
-    "refused_connections": ("mq9_connections_refused", "Connections closed at once because a limit was reached."),
+    "refused_connections": ("mq9_connections_refused", "Connections closed at once because of a limit, or because others serve."),
     "in_msgs": ("mq9_messages_in", "Messages published by clients, commands included."),
     "out_msgs": ("mq9_messages_out", "Messages given to clients, replies included."),
     "in_bytes": ("mq9_bytes_in", "Bytes read from clients."),
@@ -46,6 +46,7 @@ TRAFFIC: Final = {
 # what a member of a cluster says of itself (cluster/node.py, `stats`) -> (metric, what it is)
 CLUSTER: Final = {
     "lease": ("mq9_cluster_lease", "1 while the lease of a member of a cluster holds, 0 while it serves nothing."),
+    "cut_off": ("mq9_cluster_cut_off", "1 while clients are sent to other brokers, because those may serve and this one cannot."),
     "brokers_alive": ("mq9_cluster_brokers_alive", "Brokers whose sessions last, by the newest view."),
     "peers_up": ("mq9_cluster_peers_up", "Brokers there is a link to."),
     "slots_led": ("mq9_cluster_slots_led", "Slots this broker leads."),

@@ -8,7 +8,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class PeerBatch(_message.Message):
-    __slots__ = ("hello", "interests", "appends", "acks", "copies", "gone", "forwards", "replies", "messages", "subs", "credits", "discovers", "discovered", "pushes")
+    __slots__ = ("hello", "interests", "appends", "acks", "copies", "gone", "forwards", "replies", "messages", "subs", "credits", "discovers", "discovered", "pushes", "standings")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     INTERESTS_FIELD_NUMBER: _ClassVar[int]
     APPENDS_FIELD_NUMBER: _ClassVar[int]
@@ -23,6 +23,7 @@ class PeerBatch(_message.Message):
     DISCOVERS_FIELD_NUMBER: _ClassVar[int]
     DISCOVERED_FIELD_NUMBER: _ClassVar[int]
     PUSHES_FIELD_NUMBER: _ClassVar[int]
+    STANDINGS_FIELD_NUMBER: _ClassVar[int]
     hello: PeerHello
     interests: _containers.RepeatedCompositeFieldContainer[Interest]
     appends: _containers.RepeatedCompositeFieldContainer[Append]
@@ -37,7 +38,8 @@ class PeerBatch(_message.Message):
     discovers: _containers.RepeatedCompositeFieldContainer[Discover]
     discovered: _containers.RepeatedCompositeFieldContainer[Discovered]
     pushes: _containers.RepeatedCompositeFieldContainer[Pushed]
-    def __init__(self, hello: _Optional[_Union[PeerHello, _Mapping]] = ..., interests: _Optional[_Iterable[_Union[Interest, _Mapping]]] = ..., appends: _Optional[_Iterable[_Union[Append, _Mapping]]] = ..., acks: _Optional[_Iterable[_Union[AppendAck, _Mapping]]] = ..., copies: _Optional[_Iterable[_Union[CopyRows, _Mapping]]] = ..., gone: _Optional[_Iterable[_Union[ClientGone, _Mapping]]] = ..., forwards: _Optional[_Iterable[_Union[Forward, _Mapping]]] = ..., replies: _Optional[_Iterable[_Union[Reply, _Mapping]]] = ..., messages: _Optional[_Iterable[_Union[CoreMessage, _Mapping]]] = ..., subs: _Optional[_Iterable[_Union[RemoteSub, _Mapping]]] = ..., credits: _Optional[_Iterable[_Union[PushCredit, _Mapping]]] = ..., discovers: _Optional[_Iterable[_Union[Discover, _Mapping]]] = ..., discovered: _Optional[_Iterable[_Union[Discovered, _Mapping]]] = ..., pushes: _Optional[_Iterable[_Union[Pushed, _Mapping]]] = ...) -> None: ...
+    standings: _containers.RepeatedCompositeFieldContainer[Standing]
+    def __init__(self, hello: _Optional[_Union[PeerHello, _Mapping]] = ..., interests: _Optional[_Iterable[_Union[Interest, _Mapping]]] = ..., appends: _Optional[_Iterable[_Union[Append, _Mapping]]] = ..., acks: _Optional[_Iterable[_Union[AppendAck, _Mapping]]] = ..., copies: _Optional[_Iterable[_Union[CopyRows, _Mapping]]] = ..., gone: _Optional[_Iterable[_Union[ClientGone, _Mapping]]] = ..., forwards: _Optional[_Iterable[_Union[Forward, _Mapping]]] = ..., replies: _Optional[_Iterable[_Union[Reply, _Mapping]]] = ..., messages: _Optional[_Iterable[_Union[CoreMessage, _Mapping]]] = ..., subs: _Optional[_Iterable[_Union[RemoteSub, _Mapping]]] = ..., credits: _Optional[_Iterable[_Union[PushCredit, _Mapping]]] = ..., discovers: _Optional[_Iterable[_Union[Discover, _Mapping]]] = ..., discovered: _Optional[_Iterable[_Union[Discovered, _Mapping]]] = ..., pushes: _Optional[_Iterable[_Union[Pushed, _Mapping]]] = ..., standings: _Optional[_Iterable[_Union[Standing, _Mapping]]] = ...) -> None: ...
 
 class PeerHello(_message.Message):
     __slots__ = ("node", "incarnation", "cluster_id", "version")
@@ -50,6 +52,12 @@ class PeerHello(_message.Message):
     cluster_id: bytes
     version: int
     def __init__(self, node: _Optional[str] = ..., incarnation: _Optional[int] = ..., cluster_id: _Optional[bytes] = ..., version: _Optional[int] = ...) -> None: ...
+
+class Standing(_message.Message):
+    __slots__ = ("lease",)
+    LEASE_FIELD_NUMBER: _ClassVar[int]
+    lease: bool
+    def __init__(self, lease: _Optional[bool] = ...) -> None: ...
 
 class Position(_message.Message):
     __slots__ = ("offset", "history", "log_start", "copying")
