@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mq9.errors import (
         AlreadyExists,
         CapacityError,
+        DeliveryLost,
         Forbidden,
         InternalError,
         Mq9Error,
@@ -42,6 +43,7 @@ __all__ = [
     "CapacityError",
     "Client",
     "Consumer",
+    "DeliveryLost",
     "Forbidden",
     "GroupInfo",
     "InternalError",
@@ -72,8 +74,8 @@ _MODULES: Final = {
     "mq9.client.message": ("Agents", "GroupInfo", "Mailbox", "MailboxInfo", "MailboxPage", "Message", "Priority", "Receipt"),
     "mq9.client.sync": ("SyncClient", "SyncConsumer", "connect_sync"),
     "mq9.errors": (
-        "AlreadyExists", "CapacityError", "Forbidden", "InternalError", "Mq9Error", "NotFound", "RequestError", "RequestTimeout",
-        "StorageError", "UnavailableError",
+        "AlreadyExists", "CapacityError", "DeliveryLost", "Forbidden", "InternalError", "Mq9Error", "NotFound", "RequestError",
+        "RequestTimeout", "StorageError", "UnavailableError",
     ),
 }  # fmt: skip
 _HOME: Final = {name: module for module, names in _MODULES.items() for name in names}

@@ -6,7 +6,7 @@ marked; change one and those clients break.
 
     Mq9Error                      anything below; has .code, .text, .retryable
       RequestError                the request is wrong; repeating it unchanged cannot help
-        NotFound / AlreadyExists / Forbidden
+        NotFound / AlreadyExists / Forbidden / DeliveryLost
       CapacityError               a limit or a full disk; may succeed later
       UnavailableError            the broker cannot answer now; retry, safely with the same mq9-msg-id
         RequestTimeout            no answer inside the deadline (raised by clients only)
@@ -65,6 +65,10 @@ class AlreadyExists(RequestError):
 
 class Forbidden(RequestError):
     """The caller may not do this."""
+
+
+class DeliveryLost(RequestError):
+    """What was to be confirmed had been handed out by a broker that leads its mailbox no more: it is delivered again."""
 
 
 class CapacityError(Mq9Error):
@@ -175,7 +179,7 @@ _ROWS: tuple[tuple[type[Mq9Error], ErrorCode], ...] = (
         ),
     ),
     (
-        RequestError,
+        DeliveryLost,
         ErrorCode(
             "DELIVERY_LOST",
             "message {msg_id} is no longer handed out to the group: its mailbox moved to another broker, and it comes again",

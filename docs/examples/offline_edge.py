@@ -10,6 +10,7 @@ meanwhile (by its key) or is too old (by its TTL) is never seen.
 import asyncio
 import os
 import sys
+from contextlib import suppress
 
 import mq9
 from mq9 import Priority
@@ -57,7 +58,8 @@ class Pump:
                     await asyncio.sleep(0.1)  # the work
                     self.done[command.msg_id] = command.text
                     print(f"pump: done: {command.text} ({command.priority})")
-                await pump.ack(self.address, "pump", command.msg_id)
+                with suppress(mq9.DeliveryLost):  # a cluster may forget that it was handed out: then it comes again
+                    await pump.ack(self.address, "pump", command.msg_id)
 
 
 async def main(url: str = URL) -> None:

@@ -35,7 +35,7 @@ from mq9.client.wire import (
     streamed_message,
     subject,
 )
-from mq9.errors import AlreadyExists, NotFound, error
+from mq9.errors import AlreadyExists, DeliveryLost, NotFound, error
 from mq9.limits import FETCH_MESSAGES_DEFAULT, FETCH_MESSAGES_MAX, FETCH_WAIT_MS_DEFAULT
 
 if TYPE_CHECKING:
@@ -273,10 +273,19 @@ class Client:
 
         One id confirms that message and everything handed out before it in the same FETCH. Several ids confirm exactly
         these. What was never handed out, or is confirmed already, is no error and no effect.
+
+        Raises DeliveryLost in a cluster when another broker leads the mailbox than the one that handed a message out. All
+        that could be confirmed is; what could not comes again, so there is nothing to do but to go on.
         """
+        lost: DeliveryLost | None = None
         for which in _which(msg_id):
             fields = {"group_name": group_name, "mail_address": mail_address, **which}
-            await self._command(subject("MSG.ACK", mail_address), fields, timeout_s)
+            try:
+                await self._command(subject("MSG.ACK", mail_address), fields, timeout_s)
+            except DeliveryLost as failure:
+                lost = failure  # the requests that are left may confirm what is known there
+        if lost is not None:
+            raise lost
 
     async def nack(
         self,

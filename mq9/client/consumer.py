@@ -17,7 +17,7 @@ from mq9.client.message import Message
 from mq9.client.retry import Closed, pauses
 from mq9.client.tail import Tail
 from mq9.client.wire import FetchOptions, check_options
-from mq9.errors import Mq9Error, RequestTimeout, error
+from mq9.errors import DeliveryLost, Mq9Error, RequestTimeout, error
 from mq9.limits import ACK_WAIT_MS_DEFAULT, FETCH_MESSAGES_MAX
 
 if TYPE_CHECKING:
@@ -93,6 +93,7 @@ class Consumer:
         self._start = _start(options)
         self._tail = None if self.group_name else Tail(client, mail_address, self._start)
         self._generation = 0
+        self._hold = True  # the next FETCH asks for nothing that is leased to us
         self._stopping = False
         self._failure: Mq9Error | None = None
         self._arrived = asyncio.Event()  # a message, or the end: for workers
@@ -101,7 +102,7 @@ class Consumer:
         self._stopped = asyncio.Event()  # _leftover is complete: for the pump
         self._ended = asyncio.Event()
         self._leftover: list[int] = []  # to be given back
-        self._waiting: dict[int, asyncio.Future[None]] = {}  # callers of ack(), by message
+        self._waiting: dict[int, asyncio.Future[bool]] = {}  # callers of ack(), by message
         self._tasks: list[asyncio.Task[None]] = []  # the acker, then the workers
         self._loop_task: asyncio.Task[Any] | None = None  # the task whose `async for` has a message in hand
         self._stop_task: asyncio.Task[None] | None = None
@@ -218,23 +219,23 @@ class Consumer:
 
     async def _fetch_on(self) -> None:
         pause = pauses()
-        hold = True
         while not self._stopping:
             self._check_generation()
             room = self._holding.room(_now())
             if not room:
                 await self._wait_for_room()
                 continue
+            hold, self._hold = self._hold, True
             try:
                 await self._fetch(room, hold=hold)
-                pause, hold = pauses(), True
+                pause = pauses()
             except Mq9Error as failure:
                 if isinstance(failure, Closed) or not failure.retryable:
                     self._fail(failure)
                     return
                 log.warning("consumer of %s: %s; trying again", self.mail_address, failure)
                 # A reply that came too late leased messages that never got here: ask for them as well.
-                hold = not isinstance(failure, RequestTimeout)
+                self._hold = hold and not isinstance(failure, RequestTimeout)
                 await asyncio.sleep(next(pause))
 
     async def _fetch(self, room: int, *, hold: bool) -> None:
@@ -337,18 +338,25 @@ class Consumer:
 
     # --- Confirming -------------------------------------------------------------------------------------------
 
-    async def ack(self, message: Message) -> None:
-        """Confirm one message; returns when that is on disk. Without a group there is nothing to confirm."""
+    async def ack(self, message: Message) -> bool:
+        """Confirm one message; returns when that is on disk. Without a group there is nothing to confirm.
+
+        False: in a cluster the mailbox has moved to another broker since the message was handed out, and it may come again.
+        """
         if not self.group_name:
             self._holding.release(message.msg_id)
             self._moved.set()
-            return
+            return True
         if not self._ended.is_set():
             waiter = self._waiting.setdefault(message.msg_id, asyncio.get_running_loop().create_future())
             self._finish(message)
-            await asyncio.shield(waiter)
-        else:
+            return await asyncio.shield(waiter)
+        try:
             await self._client.ack(self.mail_address, self.group_name, [message.msg_id])
+        except DeliveryLost as lost:
+            log.info("consumer of %s: %s", self.mail_address, lost)
+            return False
+        return True
 
     async def nack(self, message: Message, *, delay_s: float = 0.0) -> None:
         """Give one message back to the group, which gets it again at once or after `delay_s` seconds."""
@@ -386,31 +394,45 @@ class Consumer:
         msg_ids = self._holding.to_confirm(ACK_BATCH_MAX)
         if not msg_ids:
             return False
-        failure: Mq9Error | None = None
+        answer: bool | Mq9Error = True
         try:
             await self._client.ack(self.mail_address, self.group_name, msg_ids)
+        except DeliveryLost as lost:
+            log.info("consumer of %s: %s", self.mail_address, lost)  # as after a lease: nothing its handler can mend
+            msg_ids = await self._confirm_each(msg_ids)
         except Mq9Error as refused:
             if refused.retryable and not isinstance(refused, Closed):
                 raise
-            if refused.code == "DELIVERY_LOST":
-                log.info("consumer of %s: %s", self.mail_address, refused)  # as after a lease: nothing its handler can mend
-            else:
-                failure = refused
+            answer = refused
         self._holding.confirmed(msg_ids)
         self._moved.set()
-        self._tell(msg_ids, failure)
+        self._tell(msg_ids, answer)
         return True
 
-    def _tell(self, msg_ids: list[int], failure: Mq9Error | None) -> None:
+    async def _confirm_each(self, msg_ids: list[int]) -> list[int]:
+        """Some of these come again: find out which, and be ready for them. The others, which are confirmed."""
+        acks = (self._client.ack(self.mail_address, self.group_name, [msg_id]) for msg_id in msg_ids)
+        answers = await asyncio.gather(*acks, return_exceptions=True)
+        lost = [msg_id for msg_id, answer in zip(msg_ids, answers, strict=True) if isinstance(answer, DeliveryLost)]
+        failed = next((each for each in answers if each is not None and not isinstance(each, DeliveryLost)), None)
+        for msg_id in lost:
+            self._holding.release(msg_id)  # not as confirmed: what the next reply carries of these is to be handed out
+        self._tell(lost, False)
+        self._hold = False  # a reply that is here already may have carried one, when it was still thought to be in hand
+        if failed is not None:
+            raise failed
+        return [msg_id for msg_id in msg_ids if msg_id not in set(lost)]
+
+    def _tell(self, msg_ids: list[int], answer: bool | Mq9Error) -> None:
         """Let the callers of ack() go on."""
         for msg_id in msg_ids:
             waiter = self._waiting.pop(msg_id, None)
             if waiter is None or waiter.done():
                 continue
-            if failure is None:
-                waiter.set_result(None)
+            if isinstance(answer, bool):
+                waiter.set_result(answer)
             else:
-                waiter.set_exception(failure)
+                waiter.set_exception(answer)
                 waiter.exception()  # a caller that was cancelled does not ask any more
 
     async def _give_back(self, msg_ids: list[int]) -> None:

@@ -62,12 +62,13 @@ class Message:
         """The payload as JSON. Raises ValueError when it is not."""
         return json.loads(self.payload)
 
-    async def ack(self) -> None:
+    async def ack(self) -> bool:
         """Confirm this message, and no other; returns when the broker has it on disk.
 
+        False: its mailbox has moved to another broker of the cluster since it was handed out, and it may come again.
         For messages of a consumer. Those of `Client.fetch` are confirmed with `Client.ack`.
         """
-        await self._source().ack(self)
+        return await self._source().ack(self)
 
     async def nack(self, *, delay_s: float = 0.0) -> None:
         """Give this message back: the group gets it again, at once or after `delay_s` seconds."""

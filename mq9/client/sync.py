@@ -173,9 +173,9 @@ class SyncConsumer:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def ack(self, message: Message) -> None:
-        """Confirm one message; returns when that is on disk."""
-        self._client.run(lambda _: self._consumer.ack(message))
+    def ack(self, message: Message) -> bool:
+        """Confirm one message; returns when that is on disk. False: it may come again, as with `Consumer.ack`."""
+        return self._client.run(lambda _: self._consumer.ack(message))
 
     def nack(self, message: Message, *, delay_s: float = 0.0) -> None:
         """Give one message back to the group."""
