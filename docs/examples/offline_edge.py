@@ -66,8 +66,8 @@ async def main(url: str = URL) -> None:
     """The controller, and two windows of the pump."""
     pump = Pump(url, await control(url))
     print("controller: 6 commands sent to a pump that is offline")
-    await asyncio.sleep(0.2)  # offline
     for power in (2, 100):
+        await asyncio.sleep(0.2)  # offline
         print("pump: online")
         await pump.window(power)
         print("pump: offline")
