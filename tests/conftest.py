@@ -17,6 +17,7 @@ When a test ends, its servers are stopped and must exit 0 with no traceback in t
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,11 @@ hypothesis.settings.register_profile(
     print_blob=True,
 )
 hypothesis.settings.load_profile("mq9")
+
+
+# A shell that starts the tests in the background has them ignore SIGINT, and they would hand that on to every program they
+# interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
