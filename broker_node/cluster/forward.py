@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from itertools import count
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
+from broker_node.cluster.envelopes import MOVED, NOT_LEADER, ROW_BYTES, Forward, Reply
 from broker_node.cluster.requests import ANY_SLOT, Nobody, PlacedRequest
 from broker_node.cluster.waiting import WaitingRoom
 from broker_node.loop_hooks import Cancellable, LoopHooks
@@ -22,6 +23,7 @@ from mq9.v1 import peer_pb2 as peer
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
+    from msgspec import Struct
 
     from broker_node.router.client import Client
 
@@ -35,6 +37,8 @@ class PeerLink(Protocol):
     def is_crowded(self) -> bool: ...
 
     def send(self, kind: str, message: Message) -> None: ...
+
+    def say(self, kind: str, row: Struct, size: int) -> None: ...
 
 
 class View(Protocol):
@@ -135,24 +139,28 @@ class Forwarder:
             raise error("LIMIT_EXCEEDED", reason=f"{FORWARDS_MAX} requests on their way to other brokers")
         number = next(self._numbers)
         client = request.client
-        message = peer.Forward(
-            request=number,
-            slot=request.slot,
-            client=client.id,
-            dialect=client.dialect,
-            subject=request.subject,
-            reply_to=request.reply_to,
-            header=request.header,
-            payload=request.payload,
-            client_name=client.name,
+        slot, name, size = request.slot, client.name, request.size
+        epoch = self.view.epoch(slot) if slot != ANY_SLOT else 0
+        row = Forward(
+            number,
+            slot,
+            epoch,
+            client.id,
+            client.dialect,
+            request.subject,
+            request.reply_to,
+            request.header,
+            request.payload,
+            name,
         )
-        if request.slot != ANY_SLOT:
-            message.epoch = self.view.epoch(request.slot)
-        link.send("forwards", message)
+        link.say("forwards", row, size + 4 * len(name) + ROW_BYTES)
         self.forwarded += 1
         self.in_flight += 1
-        self._bytes += request.size
-        self._out.setdefault(link, {})[number] = request
+        self._bytes += size
+        out = self._out.get(link)
+        if out is None:
+            out = self._out[link] = {}
+        out[number] = request
         if client.id:
             away = self._clients.get(client.id)
             if away is None:
@@ -201,27 +209,29 @@ class Forwarder:
 
     # --- Coming back ------------------------------------------------------------------------------------------
 
-    def on_replies(self, link: PeerLink, replies: Iterable[peer.Reply], deliver: Callable[..., Any]) -> None:
-        """Answers of the node at the other end; `deliver` publishes those whose request is known to be answered already."""
+    def on_replies(self, link: PeerLink, replies: Iterable[Reply], rest: Callable[[Reply], None]) -> None:
+        """Answers of the node at the other end; `rest` gets those to nothing that is on its way: of a stream, all but the
+        first."""
         out = self._out.get(link, {})
         for reply in replies:
-            request = out.pop(reply.request, None)
+            number = reply.request
+            request = out.pop(number, None)
             if request is None:
-                if reply.outcome == peer.Reply.ANSWER and reply.subject:
-                    deliver(reply.subject, b"", reply.header, reply.payload)  # the rest of a stream
+                rest(reply)
                 continue
-            self._came_back(reply.request, request)
-            was_probe = self._probed.get(request.slot) == reply.request
+            self._came_back(number, request)
+            slot = request.slot
+            was_probe = self._probed.get(slot) == number
             if was_probe:
-                del self._probed[request.slot]
-            if reply.outcome == peer.Reply.NOT_LEADER and request.slot != ANY_SLOT:
+                del self._probed[slot]
+            if reply.outcome == NOT_LEADER and slot != ANY_SLOT:
                 self._wait(request, first=was_probe)
-            elif reply.outcome in (peer.Reply.MOVED, peer.Reply.NOT_LEADER):
+            elif reply.outcome in (MOVED, NOT_LEADER):
                 self._lost(request)
             else:
                 request.answered(reply)
-                if request.slot in self.waiting:
-                    self.look_again(request.slot)
+                if slot in self.waiting:
+                    self.look_again(slot)
 
     def _came_back(self, number: int, request: PlacedRequest) -> None:
         self.in_flight -= 1

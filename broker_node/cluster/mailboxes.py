@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 
 from broker_node.cluster.dead_letters import STORE_LETTER, Letters
+from broker_node.cluster.envelopes import ANSWER, Reply, read_replies
 from broker_node.cluster.forward import Forwarder, PeerLink, View
 from broker_node.cluster.owner import Owner
 from broker_node.cluster.public_lists import LIST_PUBLIC, PublicLists
@@ -27,7 +28,6 @@ from broker_node.router.request import Request
 from broker_node.router.sublist import Subscription
 from mq9.limits import RECLAIM_TICK_S
 from mq9.v1 import meta_pb2 as meta
-from mq9.v1 import peer_pb2 as peer
 
 if TYPE_CHECKING:
     from broker_node.broker import Broker
@@ -128,9 +128,9 @@ class ClusterMailboxes:
         return is_held_here or self.subscriptions.holds_untaken(client)
 
     def listed(self, mailbox: dict[str, Any], event: str) -> None:
-        body = msgspec.msgpack.encode((mailbox, event))
+        news = Reply(0, subject=PUBLIC_LIST, payload=msgspec.msgpack.encode((mailbox, event)))
         for link in self._links.values():
-            link.send("replies", peer.Reply(subject=PUBLIC_LIST, payload=body))
+            link.say("replies", news, news.size)
 
     def list_public(self, page: Page, listed: Listed) -> None:
         self.lists.ask(page, listed)
@@ -195,13 +195,15 @@ class ClusterMailboxes:
         self.subscribers.link_gone(link)
         self.owner.link_gone(link)
 
-    def _on_replies(self, link: PeerLink, replies: Iterable[peer.Reply]) -> None:
-        """Answers, and, under no request's number, what all nodes are told of public mailboxes."""
-        answers = []
-        for reply in replies:
-            if not reply.request and reply.subject == PUBLIC_LIST:
-                mailbox, event = msgspec.msgpack.decode(reply.payload)
-                self.broker.directory.changed(mailbox, event)
-            else:
-                answers.append(reply)
-        self.forwarder.on_replies(link, answers, self.broker.core.deliver)
+    def _on_replies(self, link: PeerLink, replies: Iterable[bytes]) -> None:
+        for rows in replies:
+            self.forwarder.on_replies(link, read_replies(rows), self._unasked)
+
+    def _unasked(self, reply: Reply) -> None:
+        """The rest of a stream of answers, or, under no request's number, what all nodes are told of public mailboxes."""
+        if reply.request:
+            if reply.subject and reply.outcome == ANSWER:
+                self.broker.core.deliver(reply.subject, b"", reply.header, reply.payload)
+        elif reply.subject == PUBLIC_LIST:
+            mailbox, event = msgspec.msgpack.decode(reply.payload)
+            self.broker.directory.changed(mailbox, event)

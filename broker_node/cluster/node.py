@@ -23,7 +23,8 @@ from broker_node.cluster.core import ClusterRouter
 from broker_node.cluster.cut_off import CutOff
 from broker_node.cluster.elsewhere import Elsewhere, Handler
 from broker_node.cluster.in_sync import InSync
-from broker_node.cluster.link import VERSION, Link, PeerLinks
+from broker_node.cluster.link import Link
+from broker_node.cluster.links import VERSION, PeerLinks
 from broker_node.cluster.mailboxes import ClusterMailboxes
 from broker_node.cluster.membership import Membership
 from broker_node.cluster.offsets import Offsets

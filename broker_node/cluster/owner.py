@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from itertools import count
+from itertools import chain, count
 from typing import TYPE_CHECKING, Final
 
+from broker_node.cluster.envelopes import DONE, MOVED, NOT_LEADER, ROW_BYTES, Forward, Reply, read_forwards
 from broker_node.cluster.requests import ANY_SLOT, Ask, Nobody
 from broker_node.router.dispatch import Command, Placement, resolve
 from broker_node.router.request import Request
@@ -41,34 +42,39 @@ class RemoteClient(Nobody):
 class RemoteRequest(Request):
     """A command of a `RemoteClient`. Its answers go back over the link it came on."""
 
-    __slots__ = ("_dialect", "_link", "_number", "_owner", "_slot")
+    __slots__ = ("_dialect", "_has_said", "_link", "_number", "_owner", "_slot")
 
-    def __init__(self, owner: Owner, link: PeerLink, client: RemoteClient, forward: peer.Forward, tail: bytes) -> None:
+    def __init__(self, owner: Owner, link: PeerLink, client: RemoteClient, forward: Forward, tail: bytes) -> None:
         super().__init__(client, tail, forward.reply_to, forward.header, forward.payload, _deliver_nothing)
         self._owner = owner
         self._link = link
         self._number = forward.request
         self._slot = forward.slot
         self._dialect = forward.dialect
+        self._has_said = False
 
     def respond(self, payload: bytes, header: bytes = b"") -> None:
         """Have the answer published where the client is."""
-        reply = peer.Reply(request=self._number)
-        if self.client.dialect != self._dialect:
-            self._dialect = reply.dialect = self.client.dialect
+        reply = Reply(self._number)
+        dialect = self.client.dialect
+        if dialect != self._dialect:
+            self._dialect = reply.dialect = dialect
         if self.reply_to:
-            reply.subject, reply.header, reply.payload = self.reply_to, header, payload
+            reply.header, reply.payload = header, payload
+            if self._has_said:  # the request is known there until the first answer
+                reply.subject = self.reply_to
+            self._has_said = True
         else:
-            reply.outcome = peer.Reply.DONE
+            reply.outcome = DONE
         try:
-            self._link.send("replies", reply)
+            self._link.say("replies", reply, reply.size)
         except Mq9Error as failure:  # more than a message of the stream can hold
             super().fail(failure)
 
     def fail(self, failure: Mq9Error, **fields: object) -> None:
         """As a plain request; but if it failed because its slot moved away, its node decides what becomes of it."""
         if failure.code == "UNAVAILABLE" and self._owner.node.partition(self._slot) is None:
-            self._link.send("replies", peer.Reply(request=self._number, outcome=peer.Reply.MOVED))
+            self._link.say("replies", Reply(self._number, MOVED), ROW_BYTES)
         else:
             super().fail(failure, **fields)
 
@@ -84,9 +90,9 @@ class Owner:
         self._routes: dict[bytes, tuple[Command | None, bytes, bool]] = {}
         self._clients: dict[PeerLink, dict[int, RemoteClient]] = {}
 
-    def on_forwards(self, link: PeerLink, forwards: Iterable[peer.Forward]) -> None:
+    def on_forwards(self, link: PeerLink, forwards: Iterable[bytes]) -> None:
         """Requests of the clients of a node."""
-        for forward in forwards:
+        for forward in chain.from_iterable(map(read_forwards, forwards)):
             internal = self.internal.get(forward.subject)
             if internal is not None and forward.slot == ANY_SLOT:
                 self._ask(link, forward, internal)
@@ -94,7 +100,7 @@ class Owner:
             partition = self.node.partition(forward.slot)
             if partition is None or forward.epoch > self.node.epoch(forward.slot):
                 epoch = self.node.epoch(forward.slot)
-                link.send("replies", peer.Reply(request=forward.request, outcome=peer.Reply.NOT_LEADER, epoch=epoch))
+                link.say("replies", Reply(forward.request, NOT_LEADER, epoch=epoch), ROW_BYTES)
                 continue
             self.carried_out += 1
             if internal is not None:
@@ -102,7 +108,7 @@ class Owner:
             else:
                 self._carry_out(link, forward, partition)
 
-    def _carry_out(self, link: PeerLink, forward: peer.Forward, partition: Partition) -> None:
+    def _carry_out(self, link: PeerLink, forward: Forward, partition: Partition) -> None:
         command, tail, is_older = self._routes.get(forward.subject) or self._route(forward.subject)
         client = self._client(link, forward)
         client.partitions.add(partition)
@@ -120,7 +126,7 @@ class Owner:
         route = self._routes[subject] = resolve(self.broker.commands, subject)
         return route
 
-    def _client(self, link: PeerLink, forward: peer.Forward) -> RemoteClient:
+    def _client(self, link: PeerLink, forward: Forward) -> RemoteClient:
         if not forward.client:
             return RemoteClient("", forward.dialect)
         clients = self._clients.setdefault(link, {})
@@ -131,14 +137,14 @@ class Owner:
             client.dialect = forward.dialect
         return client
 
-    def _ask(self, link: PeerLink, forward: peer.Forward, internal: Internal) -> None:
+    def _ask(self, link: PeerLink, forward: Forward, internal: Internal) -> None:
         def answer(failure: Mq9Error | None, payload: bytes) -> None:
-            reply = peer.Reply(request=forward.request, payload=payload)
+            reply = Reply(forward.request, payload=payload)
             if failure is not None:
                 reply.header, reply.payload = failure.code.encode(), failure.text.encode()
                 if failure.code == "UNAVAILABLE" and forward.slot != ANY_SLOT and self.node.partition(forward.slot) is None:
-                    reply.outcome = peer.Reply.MOVED
-            link.send("replies", reply)
+                    reply.outcome = MOVED
+            link.say("replies", reply, reply.size)
 
         try:
             internal(forward.payload, answer)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from broker_node.cluster.envelopes import ANSWER, Reply
 from broker_node.handlers import mailbox_create
 from broker_node.router.request import Request
 from mq9.errors import Mq9Error, from_reply
 from mq9.protocol.headers import parse_send_headers
-from mq9.v1 import peer_pb2 as peer
 
 if TYPE_CHECKING:
     from broker_node.router.client import Client
@@ -62,7 +62,7 @@ class PlacedRequest(Request):
     @property
     def size(self) -> int:
         """About the bytes it holds."""
-        return len(self.payload) + len(self.header) + len(self.subject)
+        return len(self.payload) + len(self.header) + len(self.subject) + len(self.reply_to)
 
     @property
     def is_poll(self) -> bool:
@@ -80,12 +80,12 @@ class PlacedRequest(Request):
         except Mq9Error:
             return True  # it is refused wherever it comes
 
-    def answered(self, reply: peer.Reply) -> None:
+    def answered(self, reply: Reply) -> None:
         """The node that serves the slot has something to say."""
         if reply.dialect:
             self.client.dialect = reply.dialect
-        if reply.subject:
-            self._deliver(reply.subject, b"", reply.header, reply.payload)
+        if self.reply_to and reply.outcome == ANSWER:
+            self._deliver(self.reply_to, b"", reply.header, reply.payload)
 
     def fail(self, failure: Mq9Error, **fields: object) -> None:
         """As a plain request; but if it failed because its slot moved away, it goes after it where it may."""
@@ -148,7 +148,7 @@ class Ask(PlacedRequest):
     def is_repeatable(self) -> bool:
         return True
 
-    def answered(self, reply: peer.Reply) -> None:
+    def answered(self, reply: Reply) -> None:
         if reply.header:  # an error: its code; the payload is its text
             self.done(from_reply(reply.header.decode(), reply.payload.decode("utf-8", "replace")), b"")
         else:

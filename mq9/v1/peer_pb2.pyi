@@ -30,8 +30,8 @@ class PeerBatch(_message.Message):
     acks: _containers.RepeatedCompositeFieldContainer[AppendAck]
     copies: _containers.RepeatedCompositeFieldContainer[CopyRows]
     gone: _containers.RepeatedCompositeFieldContainer[ClientGone]
-    forwards: _containers.RepeatedCompositeFieldContainer[Forward]
-    replies: _containers.RepeatedCompositeFieldContainer[Reply]
+    forwards: _containers.RepeatedScalarFieldContainer[bytes]
+    replies: _containers.RepeatedScalarFieldContainer[bytes]
     messages: _containers.RepeatedCompositeFieldContainer[CoreMessage]
     subs: _containers.RepeatedCompositeFieldContainer[RemoteSub]
     credits: _containers.RepeatedCompositeFieldContainer[PushCredit]
@@ -39,7 +39,7 @@ class PeerBatch(_message.Message):
     discovered: _containers.RepeatedCompositeFieldContainer[Discovered]
     pushes: _containers.RepeatedCompositeFieldContainer[Pushed]
     standings: _containers.RepeatedCompositeFieldContainer[Standing]
-    def __init__(self, hello: _Optional[_Union[PeerHello, _Mapping]] = ..., interests: _Optional[_Iterable[_Union[Interest, _Mapping]]] = ..., appends: _Optional[_Iterable[_Union[Append, _Mapping]]] = ..., acks: _Optional[_Iterable[_Union[AppendAck, _Mapping]]] = ..., copies: _Optional[_Iterable[_Union[CopyRows, _Mapping]]] = ..., gone: _Optional[_Iterable[_Union[ClientGone, _Mapping]]] = ..., forwards: _Optional[_Iterable[_Union[Forward, _Mapping]]] = ..., replies: _Optional[_Iterable[_Union[Reply, _Mapping]]] = ..., messages: _Optional[_Iterable[_Union[CoreMessage, _Mapping]]] = ..., subs: _Optional[_Iterable[_Union[RemoteSub, _Mapping]]] = ..., credits: _Optional[_Iterable[_Union[PushCredit, _Mapping]]] = ..., discovers: _Optional[_Iterable[_Union[Discover, _Mapping]]] = ..., discovered: _Optional[_Iterable[_Union[Discovered, _Mapping]]] = ..., pushes: _Optional[_Iterable[_Union[Pushed, _Mapping]]] = ..., standings: _Optional[_Iterable[_Union[Standing, _Mapping]]] = ...) -> None: ...
+    def __init__(self, hello: _Optional[_Union[PeerHello, _Mapping]] = ..., interests: _Optional[_Iterable[_Union[Interest, _Mapping]]] = ..., appends: _Optional[_Iterable[_Union[Append, _Mapping]]] = ..., acks: _Optional[_Iterable[_Union[AppendAck, _Mapping]]] = ..., copies: _Optional[_Iterable[_Union[CopyRows, _Mapping]]] = ..., gone: _Optional[_Iterable[_Union[ClientGone, _Mapping]]] = ..., forwards: _Optional[_Iterable[bytes]] = ..., replies: _Optional[_Iterable[bytes]] = ..., messages: _Optional[_Iterable[_Union[CoreMessage, _Mapping]]] = ..., subs: _Optional[_Iterable[_Union[RemoteSub, _Mapping]]] = ..., credits: _Optional[_Iterable[_Union[PushCredit, _Mapping]]] = ..., discovers: _Optional[_Iterable[_Union[Discover, _Mapping]]] = ..., discovered: _Optional[_Iterable[_Union[Discovered, _Mapping]]] = ..., pushes: _Optional[_Iterable[_Union[Pushed, _Mapping]]] = ..., standings: _Optional[_Iterable[_Union[Standing, _Mapping]]] = ...) -> None: ...
 
 class PeerHello(_message.Message):
     __slots__ = ("node", "incarnation", "cluster_id", "version")
@@ -152,58 +152,6 @@ class CopyRows(_message.Message):
     last: bool
     rows: bytes
     def __init__(self, slot: _Optional[int] = ..., epoch: _Optional[int] = ..., copy: _Optional[int] = ..., part: _Optional[int] = ..., first: _Optional[bool] = ..., last: _Optional[bool] = ..., rows: _Optional[bytes] = ...) -> None: ...
-
-class Forward(_message.Message):
-    __slots__ = ("request", "epoch", "slot", "client", "dialect", "subject", "reply_to", "header", "payload", "client_name")
-    REQUEST_FIELD_NUMBER: _ClassVar[int]
-    EPOCH_FIELD_NUMBER: _ClassVar[int]
-    SLOT_FIELD_NUMBER: _ClassVar[int]
-    CLIENT_FIELD_NUMBER: _ClassVar[int]
-    DIALECT_FIELD_NUMBER: _ClassVar[int]
-    SUBJECT_FIELD_NUMBER: _ClassVar[int]
-    REPLY_TO_FIELD_NUMBER: _ClassVar[int]
-    HEADER_FIELD_NUMBER: _ClassVar[int]
-    PAYLOAD_FIELD_NUMBER: _ClassVar[int]
-    CLIENT_NAME_FIELD_NUMBER: _ClassVar[int]
-    request: int
-    epoch: int
-    slot: int
-    client: int
-    dialect: int
-    subject: bytes
-    reply_to: bytes
-    header: bytes
-    payload: bytes
-    client_name: str
-    def __init__(self, request: _Optional[int] = ..., epoch: _Optional[int] = ..., slot: _Optional[int] = ..., client: _Optional[int] = ..., dialect: _Optional[int] = ..., subject: _Optional[bytes] = ..., reply_to: _Optional[bytes] = ..., header: _Optional[bytes] = ..., payload: _Optional[bytes] = ..., client_name: _Optional[str] = ...) -> None: ...
-
-class Reply(_message.Message):
-    __slots__ = ("request", "outcome", "subject", "header", "payload", "dialect", "epoch")
-    class Outcome(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
-        __slots__ = ()
-        ANSWER: _ClassVar[Reply.Outcome]
-        NOT_LEADER: _ClassVar[Reply.Outcome]
-        DONE: _ClassVar[Reply.Outcome]
-        MOVED: _ClassVar[Reply.Outcome]
-    ANSWER: Reply.Outcome
-    NOT_LEADER: Reply.Outcome
-    DONE: Reply.Outcome
-    MOVED: Reply.Outcome
-    REQUEST_FIELD_NUMBER: _ClassVar[int]
-    OUTCOME_FIELD_NUMBER: _ClassVar[int]
-    SUBJECT_FIELD_NUMBER: _ClassVar[int]
-    HEADER_FIELD_NUMBER: _ClassVar[int]
-    PAYLOAD_FIELD_NUMBER: _ClassVar[int]
-    DIALECT_FIELD_NUMBER: _ClassVar[int]
-    EPOCH_FIELD_NUMBER: _ClassVar[int]
-    request: int
-    outcome: Reply.Outcome
-    subject: bytes
-    header: bytes
-    payload: bytes
-    dialect: int
-    epoch: int
-    def __init__(self, request: _Optional[int] = ..., outcome: _Optional[_Union[Reply.Outcome, str]] = ..., subject: _Optional[bytes] = ..., header: _Optional[bytes] = ..., payload: _Optional[bytes] = ..., dialect: _Optional[int] = ..., epoch: _Optional[int] = ...) -> None: ...
 
 class ClientGone(_message.Message):
     __slots__ = ("client",)

@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from broker_node.cluster.core import ClusterRouter
-from broker_node.cluster.link import Link, PeerLinks
+from broker_node.cluster.link import Link
+from broker_node.cluster.links import PeerLinks
 from broker_node.event_loop import AsyncioHooks
 from broker_node.router.sublist import Subscription
 from mq9 import limits

@@ -10,12 +10,14 @@ from typing import Any
 import grpc
 import pytest
 
-from broker_node.cluster.link import PATH, Bounds, Link, PeerLinks
+from broker_node.cluster.envelopes import ROW_BYTES, Forward, read_forwards
+from broker_node.cluster.link import Bounds, Link
+from broker_node.cluster.links import PATH, PeerLinks
 from mq9 import limits
 from mq9.clock import SystemClock
 from mq9.errors import Mq9Error
 from mq9.settings import Settings
-from mq9.v1.peer_pb2 import ClientGone, CoreMessage, Forward, PeerBatch, PeerHello
+from mq9.v1.peer_pb2 import ClientGone, CoreMessage, PeerBatch, PeerHello
 from tests.meta.cluster import until
 from tests.support.certificates import Authority
 
@@ -69,7 +71,8 @@ class Node:
 
     async def heard(self, kind: str, count: int) -> list[Any]:
         def envelopes() -> list[Any]:
-            return [each for _, batch in self.batches for each in getattr(batch, kind)]
+            fields = [each for _, batch in self.batches for each in getattr(batch, kind)]
+            return [row for rows in fields for row in read_forwards(rows)] if kind == "forwards" else fields
 
         async def enough() -> bool:
             return len(envelopes()) >= count
@@ -96,6 +99,12 @@ async def make() -> AsyncIterator[Callable[..., Any]]:
     yield build
     for node in made:
         await node.links.close()
+
+
+def forward(request: int = 0, *, header: bytes = b"", payload: bytes = b"") -> tuple[str, Forward, int]:
+    """What `Link.say` is given."""
+    row = Forward(request, 0, 0, 0, 2, b"s", b"", header, payload, "")
+    return "forwards", row, ROW_BYTES + len(header) + len(payload)
 
 
 async def pair(make: Any, **settings: Any) -> tuple[Node, Node]:
@@ -136,9 +145,9 @@ async def test_a_request_goes_out_on_the_dialed_link_and_its_answer_comes_back_o
     a, b = await pair(make)
     link = await a.link(b)
     assert (link.node, link.incarnation, link.is_dialed) == ("b", 2, True)
-    link.send("forwards", Forward(request=7, subject=b"s"))
-    (forward,) = await b.heard("forwards", 1)
-    assert (forward.request, forward.subject) == (7, b"s")
+    link.say(*forward(7))
+    (heard,) = await b.heard("forwards", 1)
+    assert (heard.request, heard.subject) == (7, b"s")
     theirs, _ = b.batches[0]
     assert (theirs.node, theirs.incarnation, theirs.is_dialed) == ("a", 1, False)
     theirs.send("gone", ClientGone(client=3))
@@ -150,7 +159,7 @@ async def test_what_is_said_in_one_turn_is_one_batch(make: Any) -> None:
     a, b = await pair(make)
     link = await a.link(b)
     for number in range(100):
-        link.send("forwards", Forward(request=number))
+        link.say(*forward(number))
         link.send("gone", ClientGone(client=number))
     assert [each.request for each in await b.heard("forwards", 100)] == list(range(100))
     assert [each.client for each in await b.heard("gone", 100)] == list(range(100))
@@ -161,14 +170,15 @@ async def test_batches_are_bounded_and_in_order(make: Any) -> None:
     a, b = await pair(make)
     link = await a.link(b)
     for number in range(5000):
-        link.send("forwards", Forward(request=number))
+        link.say(*forward(number))
     for number in range(20):
         link.send("messages", CoreMessage(subject=b"%d" % number, payload=bytes(300_000)))
     assert link.queued_bytes > 20 * 300_000
     assert [each.request for each in await b.heard("forwards", 5000)] == list(range(5000))
     assert [int(each.subject) for each in await b.heard("messages", 20)] == list(range(20))
     for _, batch in b.batches:
-        assert len(batch.forwards) + len(batch.messages) <= limits.PEER_BATCH_ENVELOPES_MAX
+        rows = sum(len(read_forwards(rows)) for rows in batch.forwards)
+        assert rows + len(batch.messages) <= limits.PEER_BATCH_ENVELOPES_MAX
         assert batch.ByteSize() <= limits.PEER_BATCH_BYTES_MAX
 
     async def drained() -> bool:
@@ -179,16 +189,18 @@ async def test_batches_are_bounded_and_in_order(make: Any) -> None:
 
 async def test_a_message_as_large_as_a_client_may_send_arrives(make: Any) -> None:
     a, b = await pair(make)
-    (await a.link(b)).send("forwards", Forward(payload=bytes(limits.PAYLOAD_BYTES_HARD_MAX), header=b"h" * 16_000))
-    (forward,) = await b.heard("forwards", 1)
-    assert len(forward.payload) == limits.PAYLOAD_BYTES_HARD_MAX
+    (await a.link(b)).say(*forward(payload=bytes(limits.PAYLOAD_BYTES_HARD_MAX), header=b"h" * 16_000))
+    (heard,) = await b.heard("forwards", 1)
+    assert len(heard.payload) == limits.PAYLOAD_BYTES_HARD_MAX
 
 
 async def test_what_no_batch_can_hold_is_refused_where_it_is_said(make: Any) -> None:
     a, b = await pair(make, bounds=Bounds(envelope_bytes=1000))
     with pytest.raises(Mq9Error, match="too large"):
-        (await a.link(b)).send("forwards", Forward(payload=bytes(1000)))
-    (await a.link(b)).send("forwards", Forward(request=1))
+        (await a.link(b)).say(*forward(payload=bytes(1000)))
+    with pytest.raises(Mq9Error, match="too large"):
+        (await a.link(b)).send("messages", CoreMessage(payload=bytes(1000)))
+    (await a.link(b)).say(*forward(1))
     await b.heard("forwards", 1)
 
 

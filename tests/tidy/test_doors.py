@@ -55,7 +55,8 @@ DOORS: dict[str, Room] = {
         ("msgspec", "nats"),
     ),
     "broker_node": Room(
-        ("broker_node", "mq9", "mq9.grpc_engine", "mq9.monitor", "mq9.nats", "mq9.protocol", "mq9.storage", "mq9.registry", *BASE),
+        ("broker_node", "mq9", "mq9.grpc_engine", "mq9.monitor", "mq9.nats", "mq9.protocol", "mq9.storage", "mq9.registry",
+         *BASE),
         ("aiohttp", "anyio", "msgspec", "prometheus_client", "uvloop", "websockets"),
     ),
     # What a command does and what a mailbox is: never a socket, a frame, a transaction or an event loop.
