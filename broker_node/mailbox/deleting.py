@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from broker_node.mailbox.group import Confirmed, Group
+from broker_node.mailbox.grouping import Grouping
 from broker_node.mailbox.mailboxes import Done, Mailboxes
 from broker_node.mailbox.model import Doomed, Mailbox
 from mq9.errors import Mq9Error, error
@@ -78,12 +79,15 @@ class Deleting:
         """The message is gone: there is nothing left for a group to confirm."""
         for group in mailbox.groups.values():
             if doomed.msg_id in group.by_id:
-                delete_ranges(mailbox, group, group.vanish(doomed.msg_id))
+                put_floors(mailbox, group, group.vanish(doomed.msg_id))
 
 
-def delete_ranges(mailbox: Mailbox, group: Group, confirmed: Confirmed) -> None:
-    """Put the deletion of ACKED rows that the floor has passed into the open batch; nobody waits for it, it goes with the
-    next commit."""
+def put_floors(mailbox: Mailbox, group: Group, confirmed: Confirmed) -> None:
+    """Put what a message that is gone changes for a group into the open batch: its floors, and with them the deletion of the
+    ACKED rows that they have passed. Nobody waits for it, it goes with the next commit."""
+    if not confirmed.changed or mailbox.removed:
+        return
+    Grouping.put(mailbox, group)
     batch = mailbox.shelf.commit.batch
     for tier, low in confirmed.delete:
         batch.delete(Table.ACKED, acked_key(mailbox.id, group.group_id, tier, low))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from broker_node.mailbox.deleting import delete_ranges
+from broker_node.mailbox.deleting import put_floors
 from broker_node.mailbox.group import Delivery, Group, Lease
 from broker_node.mailbox.grouping import Grouping, Wanted
 from broker_node.mailbox.mailboxes import Mailboxes, ignore
@@ -210,7 +210,7 @@ class Fetching:
             pick.looked_at += 1
             message = self.walking.read(mailbox, tier, delivery.msg_id, pick.now_ms)
             if message is None:
-                delete_ranges(mailbox, group, group.vanish(delivery.msg_id))
+                put_floors(mailbox, group, group.vanish(delivery.msg_id))
             elif not has_tags(message, pick.wanted.tags):
                 passed_over.append(delivery)
             elif most and delivery.count >= most:
