@@ -74,6 +74,7 @@ MAILBOX_MESSAGES_MAX: Final = 1_000_000  # a mailbox is a backlog, not an archiv
 MAILBOX_BYTES_MAX: Final = 1024 * 1024 * 1024  # one mailbox must not fill the disk of all
 GROUPS_PER_MAILBOX_MAX: Final = 1000  # all groups of a mailbox in use are in memory
 GROUP_NAME_BYTES_MAX: Final = 256  # part of a key; LMDB takes keys of 511 bytes
+GROUP_LAG_COUNT_MAX: Final = 10_000  # how far the messages are counted that a group is behind: what is more is simply far
 UNACKED_PER_GROUP_MAX: Final = 100_000  # handed out and not confirmed; FETCH gives no more until some are
 KEY_BYTES_MAX: Final = 256  # an identifier, not a payload: it is stored with every message
 TAGS_MAX: Final = 64  # each is compared for every message that a filter looks at

@@ -55,6 +55,7 @@ class Membership:
         self.rev = 0
         self.on_change: Callable[[meta.Delta], None] = lambda _: None  # the view above has it already
         self.offsets_waiting: Callable[[], int] = lambda: 0
+        self.group_lags: Callable[[], list[meta.GroupLag]] = list
         self.on_lease: Callable[[bool], None] = lambda _: None  # lost or regained
         tls = read_tls(settings)
         self.client = MetaClient(meta_addresses(settings), Access(settings.cluster_token, *(tls or ())))
@@ -192,7 +193,7 @@ class Membership:
         """One heartbeat and its answer; whether the stream goes on."""
         request = meta.HeartbeatRequest(
             node=self.node, incarnation=self.incarnation, seq=seq, offsets_waiting=self.offsets_waiting(),
-            free_bytes=shutil.disk_usage(self._settings.data_dir).free,
+            free_bytes=shutil.disk_usage(self._settings.data_dir).free, groups=self.group_lags(),
         )  # fmt: skip
         async with asyncio.timeout(max(self._heartbeat_s, ANSWER_SHARE * self.lease_s)):
             await stream.write(request)

@@ -22,6 +22,7 @@ from broker_node.cluster import disk
 from broker_node.cluster.core import ClusterRouter
 from broker_node.cluster.cut_off import CutOff
 from broker_node.cluster.elsewhere import Elsewhere, Handler
+from broker_node.cluster.group_lags import GroupLags
 from broker_node.cluster.in_sync import InSync
 from broker_node.cluster.link import Link
 from broker_node.cluster.links import VERSION, PeerLinks
@@ -71,6 +72,8 @@ class ClusterNode:
         self.offsets = Offsets(self.membership)
         self.cut_off = CutOff(self.membership, broker.clock)
         self.membership.offsets_waiting = lambda: self.offsets.waiting
+        self.group_lags = GroupLags(broker.store, broker.clock, self.served.partitions)
+        self.membership.group_lags = self.group_lags.worst
         core = ClusterRouter(broker.host.hooks)
         broker.core = core
         self.interest = core.interest
@@ -172,6 +175,7 @@ class ClusterNode:
         self._ticking = self.broker.host.hooks.call_later(TICK_S, self._tick)
         self.replicator.tick()
         self.cut_off.look()
+        self.group_lags.step()
 
     def _lease_changed(self, holds: bool) -> None:
         self.replicator.lease_changed(holds)

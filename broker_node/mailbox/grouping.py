@@ -10,7 +10,7 @@ from broker_node.mailbox.group import Group
 from broker_node.mailbox.model import GroupRow, Mailbox, Owner, Shelf
 from broker_node.mailbox.walking import Walking
 from mq9.errors import error
-from mq9.limits import FETCH_BYTES_MAX, GROUPS_PER_MAILBOX_MAX
+from mq9.limits import FETCH_BYTES_MAX, GROUP_LAG_COUNT_MAX, GROUPS_PER_MAILBOX_MAX
 from mq9.storage.interface import Table
 from mq9.storage.layout import (
     TIERS,
@@ -30,8 +30,6 @@ EARLIEST: Final = "earliest"
 LATEST: Final = "latest"
 FROM_ID: Final = "from_id"
 FROM_TIME: Final = "from_time"
-
-LAG_COUNT_MAX: Final = 10_000
 
 _group_rows: Final = msgspec.msgpack.Decoder(GroupRow)
 
@@ -54,7 +52,7 @@ class Wanted(NamedTuple):
 
 
 class GroupSummary(msgspec.Struct):
-    """One group as the monitor shows it. `lag`: messages it has not confirmed, counted up to LAG_COUNT_MAX; `unacked`: of
+    """One group as the monitor shows it. `lag`: messages it has not confirmed, counted up to a limit; `unacked`: of
     those, the ones it was given."""
 
     name: str
@@ -170,7 +168,7 @@ class Grouping:
     def _unread(mailbox: Mailbox, group: Group) -> int:
         unread = 0
         for tier, cursor in enumerate(group.tiers):
-            if mailbox.counts[tier] and unread < LAG_COUNT_MAX:
+            if mailbox.counts[tier] and unread < GROUP_LAG_COUNT_MAX:
                 start, stop = tier_range(mailbox.id, tier, cursor.next_after, mailbox.visible_id)
-                unread += len(mailbox.shelf.store.scan(Table.MESSAGE, start, stop, LAG_COUNT_MAX - unread))
+                unread += len(mailbox.shelf.store.keys(Table.MESSAGE, start, stop, GROUP_LAG_COUNT_MAX - unread))
         return unread

@@ -13,6 +13,7 @@ from mq9.cli import exits, output
 from mq9.cli.cluster_session import ClusterSession
 from mq9.cli.command import command, failures, run_async
 from mq9.errors import Mq9Error, error
+from mq9.limits import GROUP_LAG_COUNT_MAX
 
 if TYPE_CHECKING:
     from mq9.cli.cluster_files import ClusterFiles
@@ -23,6 +24,7 @@ app = typer.Typer(no_args_is_help=True, help="Run a cluster of brokers, see its 
 
 POLL_S: Final = 0.2  # between two looks at what is waited for
 NUMBERS_SHOWN_MAX: Final = 12
+GROUPS_SHOWN: Final = 5  # unless all that are known are asked for
 
 Node = Annotated[str, typer.Argument(help="Name of the broker.", metavar="NODE", show_default=False)]
 SlotNumber = Annotated[int, typer.Argument(help="Number of the slot.", metavar="SLOT", show_default=False, min=0)]
@@ -151,8 +153,9 @@ async def meta_nodes(session: ClusterSession, client: MetaClient) -> tuple[list[
 async def status(
     session: ClusterSession,
     slots: Annotated[bool, typer.Option("--slots", help="Every slot too: who leads it, its replicas, who is in sync.")] = False,
+    groups: Annotated[bool, typer.Option("--groups", help="More consumer groups: the 20 of each broker most behind.")] = False,
 ) -> None:
-    """Show the meta service, the brokers and what each leads, and slots that lack something."""
+    """Show the meta service, the brokers and what each leads, consumer groups that are behind, and slots that lack something."""
     from mq9.meta.summary import summary  # noqa: PLC0415
 
     async with session.client() as client:
@@ -161,9 +164,12 @@ async def status(
     found = summary(view.config, view.brokers, view.slots)
     config = {name: getattr(view.config, name) for name in ("slots", "replication_factor", "min_in_sync", "rebalance")}
     lists = {name: getattr(found, name) for name in ("without_primary", "under_replicated", "not_writable", "lost", "moving")}
+    behind = _groups_behind(heard, view)
+    if not groups:
+        behind = [each for each in behind if each["lag"]][:GROUPS_SHOWN]
     if session.json:
         brokers = [{**_broker(each), **_share(found.shares[each.id]), **_said(heard, each.id)} for each in view.brokers]
-        answer = {"cluster": {**config, "rev": view.rev, **lists}, "meta": nodes, "brokers": brokers}
+        answer = {"cluster": {**config, "rev": view.rev, **lists}, "meta": nodes, "brokers": brokers, "groups": behind}
         output.as_json({**answer, "slots": [_slot(each) for each in view.slots]} if slots else answer)
         return
     names = ("node", "address", "role", "term", "commit_index", "applied_index")
@@ -180,10 +186,37 @@ async def status(
         rows.append((each.id, shown["state"], *place, share.leads, share.follows, share.lags, *said))
     columns = ("BROKER", "STATE", "CLIENTS", "PEERS", "ZONE", "LEADS", "FOLLOWS", "NOT IN SYNC", "OFFSETS LAG", "DISK FREE")
     output.table(columns, rows)
+    if behind:
+        output.table(("MAILBOX", "GROUP", "BEHIND", "OLDEST", "LEADER"), [_behind_row(each) for each in behind])
     if slots:
         slot_columns = ("SLOT", "EPOCH", "PRIMARY", "IN SYNC", "REPLICAS", "ADDING", "REMOVING")
         output.table(slot_columns, [[_cell(cell) for cell in _slot(each).values()] for each in view.slots])
     output.fields({**config, **{name.replace("_", " "): _numbers(numbers) for name, numbers in lists.items()}})
+
+
+def _groups_behind(heard: Heard, view: meta.Delta) -> list[dict[str, Any]]:
+    """What brokers said of groups of the slots they lead, those that are furthest behind first."""
+    leaders = {slot.slot: slot.primary for slot in view.slots}
+    found = [
+        {
+            "mailbox": each.address,
+            "group": each.group,
+            "lag": each.lag,
+            "oldest_age_s": each.oldest_age_ms / 1000,
+            "leader": broker,
+        }
+        for broker, latest in heard.items()
+        for each in latest.groups
+        if leaders.get(each.mailbox >> 48) == broker
+    ]
+    return sorted(found, key=lambda each: (-each["lag"], -each["oldest_age_s"], each["mailbox"], each["group"]))
+
+
+def _behind_row(group: dict[str, Any]) -> tuple[object, ...]:
+    """One line of the table. Brokers stop counting at a limit."""
+    lag = f"{group['lag']}+" if group["lag"] >= GROUP_LAG_COUNT_MAX else group["lag"]
+    age = output.span_text(group["oldest_age_s"]) if group["lag"] else "-"
+    return group["mailbox"], group["group"], lag, age, group["leader"]
 
 
 def _broker(broker: meta.Broker) -> dict[str, Any]:

@@ -91,6 +91,17 @@ def time_text(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).astimezone().isoformat(sep=" ", timespec="seconds") if seconds else "never"
 
 
+def span_text(seconds: float) -> str:
+    """A span of time for people, in its two largest units: 3m12s."""
+    rest, text = int(seconds), ""
+    for unit, size in (("d", 86_400), ("h", 3600), ("m", 60), ("s", 1)):
+        count, rest = divmod(rest, size)
+        if text:
+            return f"{text}{count}{unit}"
+        text = f"{count}{unit}" if count else ""
+    return text or "0s"
+
+
 def size_text(size_bytes: float) -> str:
     """A size for people."""
     for unit in ("B", "KiB", "MiB", "GiB"):

@@ -101,6 +101,9 @@ class Store(Protocol):
         """Rows with start <= key < stop in key order: at most `limit`, and no more once `bytes_max` is passed
         (at least one row if there is one). It counts values; the row that reaches it is the last. Copies, not views."""
 
+    def keys(self, table: Table, start: bytes, stop: bytes, limit: int) -> list[bytes]:
+        """The keys of the rows that `scan` gives, without reading their values."""
+
     def last(self, table: Table, start: bytes, stop: bytes) -> Row | None:
         """The row with the greatest key in start <= key < stop, or None."""
 

@@ -23,7 +23,7 @@ import threading
 import time
 from bisect import bisect_right
 from collections.abc import Iterable
-from itertools import islice
+from itertools import islice, takewhile
 from operator import itemgetter
 from pathlib import Path
 from typing import Final
@@ -244,6 +244,18 @@ class LmdbStore:
         except lmdb.Error as failure:
             raise _read_failure(failure, table) from failure
         return rows
+
+    def keys(self, table: Table, start: bytes, stop: bytes, limit: int) -> list[bytes]:
+        if limit <= 0:
+            return []
+        try:
+            with self._map_lock, self._env.begin(self._tables[table]) as txn, txn.cursor() as cursor:
+                if not cursor.set_range(start):
+                    return []
+                found = islice(cursor.iternext(keys=True, values=False), limit)
+                return list(takewhile(stop.__gt__, found))
+        except lmdb.Error as failure:
+            raise _read_failure(failure, table) from failure
 
     def last(self, table: Table, start: bytes, stop: bytes) -> Row | None:
         try:

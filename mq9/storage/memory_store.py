@@ -49,6 +49,10 @@ class MemoryStore:
                     break
         return rows
 
+    def keys(self, table: Table, start: bytes, stop: bytes, limit: int) -> list[bytes]:
+        with self._lock:
+            return list(islice(self._tables[table].irange(start, stop, inclusive=(True, False)), max(limit, 0)))
+
     def last(self, table: Table, start: bytes, stop: bytes) -> Row | None:
         with self._lock:
             content = self._tables[table]

@@ -171,19 +171,35 @@ class ReportPeerReply(_message.Message):
     taken: bool
     def __init__(self, taken: _Optional[bool] = ...) -> None: ...
 
+class GroupLag(_message.Message):
+    __slots__ = ("mailbox", "address", "group", "lag", "oldest_age_ms")
+    MAILBOX_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    GROUP_FIELD_NUMBER: _ClassVar[int]
+    LAG_FIELD_NUMBER: _ClassVar[int]
+    OLDEST_AGE_MS_FIELD_NUMBER: _ClassVar[int]
+    mailbox: int
+    address: str
+    group: str
+    lag: int
+    oldest_age_ms: int
+    def __init__(self, mailbox: _Optional[int] = ..., address: _Optional[str] = ..., group: _Optional[str] = ..., lag: _Optional[int] = ..., oldest_age_ms: _Optional[int] = ...) -> None: ...
+
 class HeartbeatRequest(_message.Message):
-    __slots__ = ("node", "incarnation", "seq", "free_bytes", "offsets_waiting")
+    __slots__ = ("node", "incarnation", "seq", "free_bytes", "offsets_waiting", "groups")
     NODE_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     SEQ_FIELD_NUMBER: _ClassVar[int]
     FREE_BYTES_FIELD_NUMBER: _ClassVar[int]
     OFFSETS_WAITING_FIELD_NUMBER: _ClassVar[int]
+    GROUPS_FIELD_NUMBER: _ClassVar[int]
     node: str
     incarnation: int
     seq: int
     free_bytes: int
     offsets_waiting: int
-    def __init__(self, node: _Optional[str] = ..., incarnation: _Optional[int] = ..., seq: _Optional[int] = ..., free_bytes: _Optional[int] = ..., offsets_waiting: _Optional[int] = ...) -> None: ...
+    groups: _containers.RepeatedCompositeFieldContainer[GroupLag]
+    def __init__(self, node: _Optional[str] = ..., incarnation: _Optional[int] = ..., seq: _Optional[int] = ..., free_bytes: _Optional[int] = ..., offsets_waiting: _Optional[int] = ..., groups: _Optional[_Iterable[_Union[GroupLag, _Mapping]]] = ...) -> None: ...
 
 class HeartbeatReply(_message.Message):
     __slots__ = ("seq", "term", "rev", "renewed", "changed_rev")

@@ -261,6 +261,38 @@ def test_status(three: Up) -> None:
     assert len(three.ok("cluster", "status", "--slots").lines) == len(lines) + SLOTS
 
 
+def test_groups_that_are_behind(tmp_path: Path) -> None:
+    """The five that are furthest behind, and with --groups all that brokers tell of; those of every broker."""
+    up = start(tmp_path / "cluster", nodes=3, MQ9_EMBEDDING="none", MQ9_DISK_RESERVE="0")
+    server = next(iter(load(up.directory).client_urls.values()))
+    boxes = [f"board{number}" for number in range(8)]
+    for number, box in enumerate(boxes):
+        up.cli.ok("mailbox", "create", box, "--public", "--server", server)
+        for _ in range(number + 1):
+            up.cli.ok("send", box, "hello", "--server", server)
+        up.cli.ok("fetch", box, "--group", "readers", "--count", "1", "--ack", "--server", server)
+
+    async def told(_: MetaClient) -> list[dict[str, Any]]:
+        async def all_of_them() -> list[dict[str, Any]] | None:
+            groups = (await asyncio.to_thread(up.ok, "cluster", "status", "--groups", "--json")).json["groups"]
+            return groups if sum(group["lag"] for group in groups) == sum(range(8)) else None
+
+        return await until("brokers to tell how far groups are behind", all_of_them)
+
+    groups = up.run(told)
+    assert [(group["mailbox"], group["group"], group["lag"]) for group in groups] == [
+        (f"board{lag}", "readers", lag) for lag in range(7, -1, -1)
+    ]
+    assert len({group["leader"] for group in groups}) > 1
+    assert all(group["oldest_age_s"] > 0 for group in groups if group["lag"])
+    assert [group["lag"] for group in up.ok("cluster", "status", "--json").json["groups"]] == [7, 6, 5, 4, 3]
+    lines = [line.split("\t")[:3] for line in up.ok("cluster", "status").lines]
+    assert [line for line in lines if line[0].startswith("board")] == [
+        [f"board{lag}", "readers", str(lag)] for lag in range(7, 2, -1)
+    ]
+    end(up)
+
+
 def test_check_cluster(up: Up) -> None:
     done = up("check", "cluster")
     assert (done.code, done.out.split(":")[0]) == (2, "cluster CRITICAL")

@@ -73,6 +73,9 @@ class ScriptedStore:
     def scan(self, table: Table, start: bytes, stop: bytes, limit: int, bytes_max: int = 1 << 62) -> list[Row]:
         return self.memory.scan(table, start, stop, limit, bytes_max)
 
+    def keys(self, table: Table, start: bytes, stop: bytes, limit: int) -> list[bytes]:
+        return self.memory.keys(table, start, stop, limit)
+
     def last(self, table: Table, start: bytes, stop: bytes) -> Row | None:
         return self.memory.last(table, start, stop)
 

@@ -91,6 +91,14 @@ def test_scan_takes_start_and_leaves_stop(store: Store) -> None:
     assert store.scan(Table.MESSAGE, b"\x0a", b"\x0b", 100) == []
 
 
+def test_keys_are_those_of_a_scan(store: Store) -> None:
+    store.commit(batch_of(*((Table.MESSAGE, bytes([n]), b"v" * n) for n in range(10))))
+    for start, stop, limit in [(b"", END, 100), (b"", END, 4), (b"\x03", b"\x06", 100), (b"\x06", b"\x03", 100), (b"", END, 0)]:
+        assert store.keys(Table.MESSAGE, start, stop, limit) == [key for key, _ in store.scan(Table.MESSAGE, start, stop, limit)]
+    assert store.keys(Table.MESSAGE, b"\x0a", b"\x0b", 100) == []
+    assert store.keys(Table.KEY, b"", END, 100) == []
+
+
 def test_scan_stops_at_its_limit(store: Store) -> None:
     store.commit(batch_of(*((Table.MESSAGE, bytes([n]), b"v") for n in range(10))))
     assert [key[0] for key, _ in store.scan(Table.MESSAGE, b"", END, 4)] == [0, 1, 2, 3]
