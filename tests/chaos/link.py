@@ -138,6 +138,9 @@ class Link(asyncio.Protocol):
             self.say(b"PONG\r\n")
         elif verb == b"PONG" and not self.ready.done():
             self.ready.set_result(None)
+        elif verb == b"-ERR" and b"no clients are served here now" in line:
+            if not self.ready.done():  # else it is closed like any client of a broker that is cut off
+                self.ready.set_exception(ConnectionRefusedError(line.decode()))
         elif verb == b"-ERR" and b"Slow Consumer" not in line:
             raise AssertionError(line)
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from tests.chaos.actors import Actor, Consumer, Registrar, Sender
@@ -74,7 +74,8 @@ class Load(World):
         await asyncio.to_thread(self._create)
         for actor in self.actors:
             actor.refused = Link.abort
-            self._tasks[actor] = asyncio.ensure_future(self._live(actor))
+            task = self._tasks[actor] = asyncio.ensure_future(self._live(actor))
+            task.add_done_callback(lambda _: self._moved.set())
 
     def _create(self) -> None:
         for mailbox in self.mailboxes:
@@ -118,6 +119,17 @@ class Load(World):
                 link.abort()
             elif silent_s > 2 * LOOK_S:
                 link.say(b"PING\r\n")
+
+    async def until(self, condition: Callable[[], bool], patience_s: float = PATIENCE_S) -> None:
+        """As of any world; and who failed instead of going on is heard of at once."""
+
+        def judged() -> bool:
+            for task in self._tasks.values():
+                if task.done() and not self._ended:
+                    task.result()
+            return condition()
+
+        await super().until(judged, patience_s)
 
     async def acknowledged(self, more: int) -> None:
         """Return when that many more sends have been acknowledged, their share of each mailbox."""
