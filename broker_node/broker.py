@@ -236,7 +236,8 @@ class Broker:
     def _tick(self) -> None:
         """A few times a second: a bounded step of everything that is over."""
         self._ticking = self._hooks.call_later(RECLAIM_TICK_S, self._tick)
-        self.is_writable = self.store.stat().writable
+        stat = self.store.stat()
+        self.is_writable = stat.writable or stat.failed  # a store that has failed says so itself: it is not full
         for part in self.cluster.partitions():
             part.reclaim.step(writable=self.is_writable)
         self.registry.tick(self.clock.wall_ms())

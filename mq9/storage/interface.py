@@ -73,13 +73,15 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class StoreStat:
-    """Sizes in bytes. `writable` is False while the disk reserve is used up: new data is refused, deletes go on."""
+    """Sizes in bytes. `writable` is False while the disk reserve is used up: new data is refused, deletes go on; and when the
+    store has `failed`, which no commit mends."""
 
     used_bytes: int
     file_bytes: int
     disk_free_bytes: int
     disk_total_bytes: int
     writable: bool
+    failed: bool = False
 
 
 class Store(Protocol):

@@ -369,7 +369,8 @@ class LmdbStore:
         # A starved ballast is topped up by the next commit, which may never come if nothing may be written: look at the disk.
         starved = self._ballast.starved and free < 2 * self._ballast.size
         enough = (free >= reserve and not starved) or inside >= self._reuse_bytes
-        return StoreStat(used, file, free, total, writable=enough and not self._room_wanted and self._failure is None)
+        failed = self._failure is not None
+        return StoreStat(used, file, free, total, writable=enough and not self._room_wanted and not failed, failed=failed)
 
     def _used_bytes(self) -> int:
         """Bytes of the pages that hold rows; 0 when LMDB lets nobody read any more, as after a failed write of its meta page."""

@@ -46,6 +46,8 @@ async def restart(server: ServerProcess, *subscribers: Any, how: str = "stopped"
     for subscriber, event in zip(subscribers, back, strict=True):
         subscriber._nc._reconnected_cb = tell(event)
     if how == "killed":
+        for subscriber in subscribers:
+            await subscriber._nc.flush()  # a kill between a write and the note of it would repeat that write
         server.kill()
     server.restart()
     async with asyncio.timeout(TIMEOUT_S):
