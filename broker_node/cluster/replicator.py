@@ -105,7 +105,6 @@ class Replicator:
         self._pending = 0
         self._may_give_up_s = 0.0
         commit.before_seal = self._before_seal
-        commit.tells_replicas = True
         commit.on_failure = self._failed
 
     @property
@@ -154,6 +153,7 @@ class Replicator:
 
     def _before_seal(self) -> None:
         dirty, self._dirty = self._dirty, []
+        self.commit.told_replicas = bool(dirty)
         for leader in dirty:
             if not leader.is_ended:
                 self._sealed.append((leader, leader.seal(self.commit.batch)))

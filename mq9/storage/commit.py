@@ -142,7 +142,7 @@ class GroupCommit:
         self.stats.inline = mode != "thread"
         self.on_failure: Callable[[Mq9Error], None] | None = None
         self.before_seal: Callable[[], None] | None = None
-        self.tells_replicas = False  # `before_seal` sends to other nodes, which can write while this one does
+        self.told_replicas = False  # `before_seal` sent something to other nodes: they can write while this one does
         self._store = store
         self._clock = clock
         self._call_soon = call_soon
@@ -207,7 +207,7 @@ class GroupCommit:
                 self._seal_at = _IDLE
                 return
             self._seal()
-            if self.tells_replicas and self.stats.inline:
+            if self.told_replicas and self.stats.inline:
                 self._call_soon(self._start)  # what `before_seal` sent is on its way before the disk holds the loop
                 return
         self._start()
