@@ -273,6 +273,8 @@ class Server:
 
         A client is first no longer read and closed one interval later, so that what it had asked for is answered.
         """
+        if self.node is not None:
+            self.node.clients_close()
         sessions = list(self.hub.sessions.values())
         interval_s = close_interval_s(len(sessions), self.settings.lame_duck_close_s)
         for session in sessions:

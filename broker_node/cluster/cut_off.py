@@ -13,15 +13,14 @@ It is cut off no longer when its lease holds again.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from mq9.v1 import meta_pb2 as meta
-from mq9.v1.peer_pb2 import Standing
 
 if TYPE_CHECKING:
-    from broker_node.cluster.link import Link
     from broker_node.cluster.membership import Membership
+    from broker_node.cluster.standings import Standings
     from mq9.clock import Clock
 
 log = logging.getLogger("mq9.cluster")
@@ -34,36 +33,13 @@ PATIENCE_LEASES: Final = 2.0
 class CutOff:
     """See the module. `on_change` hears whether clients should be elsewhere."""
 
-    def __init__(self, membership: Membership, clock: Clock) -> None:
+    def __init__(self, membership: Membership, standings: Standings, clock: Clock) -> None:
         self._membership = membership
+        self._standings = standings
         self._clock = clock
-        self._heard: dict[Link, bool] = {}  # whether who is at the other end said there that its lease holds
         self._since_s: float | None = None
         self.is_cut_off = False
         self.on_change: Callable[[bool], None] = lambda _: None
-
-    def link_up(self, link: Link) -> None:
-        """A stream has begun, whoever opened it."""
-        self._heard[link] = False
-        self._say(link)
-
-    def link_down(self, link: Link) -> None:
-        self._heard.pop(link, None)
-
-    def on_standings(self, link: Link, standings: Iterable[Standing]) -> None:
-        """What a node says of its lease."""
-        for standing in standings:
-            if link in self._heard:
-                self._heard[link] = standing.lease
-
-    def lease_changed(self, holds: bool) -> None:
-        """Our lease has ended, or holds again."""
-        for link in self._heard:
-            self._say(link)
-        self.look()
-
-    def _say(self, link: Link) -> None:
-        link.send("standings", Standing(lease=self._membership.lease_holds()))
 
     def look(self) -> None:
         """Every now and then, and when our lease has changed."""
@@ -83,8 +59,10 @@ class CutOff:
         """Whether it is plausible, by what this node hears."""
         node, brokers = self._membership.node, self._membership.brokers.values()
         others = {broker.id for broker in brokers if broker.state != meta.FENCED and broker.id != node}
-        heard = {link.node for link in self._heard} & others
-        return bool(others) and (any(self._heard.values()) or 2 * (1 + len(heard)) <= 1 + len(others))
+        heard = self._standings.heard
+        near = {link.node for link in heard} & others
+        has_lease = any(standing.lease for standing in heard.values())
+        return bool(others) and (has_lease or 2 * (1 + len(near)) <= 1 + len(others))
 
     def _become(self, cut_off: bool) -> None:
         if cut_off is self.is_cut_off:

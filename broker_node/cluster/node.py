@@ -32,10 +32,11 @@ from broker_node.cluster.offsets import Offsets
 from broker_node.cluster.registry_peers import RegistryPeers
 from broker_node.cluster.replicator import TICK_S, Replicator
 from broker_node.cluster.served import Served
+from broker_node.cluster.standings import Standings
 from mq9.limits import SLOTS
 from mq9.settings import check_cluster
 from mq9.v1 import meta_pb2 as meta
-from mq9.v1.peer_pb2 import PeerBatch, PeerHello
+from mq9.v1.peer_pb2 import PeerBatch, PeerHello, Standing
 
 if TYPE_CHECKING:
     from broker_node.broker import Broker
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("mq9.cluster")
 
+NOTICE_S: Final = 0.1  # brokers that are told to stop together hear it, and of each other, in this time
 SETTLE_S: Final = 1.0  # what replicas get for their last acknowledgements when a node stops
 WILDCARDS: Final = ("", "0.0.0.0", "::")  # noqa: S104  # addresses that nobody can connect to
 
@@ -70,7 +72,8 @@ class ClusterNode:
         self.replicator = Replicator(broker.store, broker.commit, broker.clock, self.membership, self.served, self._ask_isr)
         self.in_sync = InSync(self.membership)
         self.offsets = Offsets(self.membership)
-        self.cut_off = CutOff(self.membership, broker.clock)
+        self.standings = Standings(self.membership.lease_holds, broker.clock)
+        self.cut_off = CutOff(self.membership, self.standings, broker.clock)
         self.membership.offsets_waiting = lambda: self.offsets.waiting
         self.group_lags = GroupLags(broker.store, broker.clock, self.served.partitions)
         self.membership.group_lags = self.group_lags.worst
@@ -99,7 +102,7 @@ class ClusterNode:
         links.on_accepted = self._accepted_up
         links.on_accepted_down = self._accepted_down
         self.handlers = {
-            "standings": self.cut_off.on_standings,
+            "standings": self.standings.on_standings,
             "interests": self.interest.on_interests,
             "appends": replicator.on_appends,
             "acks": replicator.on_acks,
@@ -164,12 +167,22 @@ class ClusterNode:
         await self.membership.close()
         await self.links.close()
 
+    def clients_close(self) -> None:
+        """The node stops, and begins to close its clients."""
+        self.standings.reach(Standing.CLOSING)
+
     async def settle(self) -> None:
-        """Give what was asked for so far some time to be answered."""
+        """The clients are closed. Give what was asked for so far some time to be answered, and brokers that stop as well time
+        to replicate theirs here."""
+        self.standings.reach(Standing.CLOSED)
+        await asyncio.sleep(NOTICE_S)
+        await self.standings.all_reach(Standing.CLOSED)  # what their clients took of our slots is known here now
         now_s = self.broker.clock.monotonic_s
         until_s = now_s() + SETTLE_S
         while self.replicator.pending_bytes() and now_s() < until_s:  # noqa: ASYNC110  # nothing tells when it is none
             await asyncio.sleep(SETTLE_S / 100)
+        self.standings.reach(Standing.SETTLED)
+        await self.standings.all_reach(Standing.SETTLED)
 
     def _tick(self) -> None:
         self._ticking = self.broker.host.hooks.call_later(TICK_S, self._tick)
@@ -179,7 +192,8 @@ class ClusterNode:
 
     def _lease_changed(self, holds: bool) -> None:
         self.replicator.lease_changed(holds)
-        self.cut_off.lease_changed(holds)
+        self.standings.tell()
+        self.cut_off.look()
 
     def _ask_isr(self, leader: Any, change: meta.IsrChange) -> None:
         self.in_sync.ask(leader, change)
@@ -199,13 +213,13 @@ class ClusterNode:
                 handle(link, envelopes)
 
     def _link_up(self, link: Link) -> None:
-        self.cut_off.link_up(link)
+        self.standings.link_up(link)
         self.interest.link_up(link)
         self.replicator.link_up(link)
         self.elsewhere.link_up(link)
 
     def _link_down(self, link: Link) -> None:
-        self.cut_off.link_down(link)
+        self.standings.link_down(link)
         self.interest.link_down(link)
         self.replicator.link_down(link)
         self.registry_peers.on_down(link)
@@ -213,11 +227,11 @@ class ClusterNode:
         self.membership.report(link.node, link.incarnation)
 
     def _accepted_up(self, link: Link) -> None:
-        self.cut_off.link_up(link)
+        self.standings.link_up(link)
         self.replicator.accepted(link)
 
     def _accepted_down(self, link: Link) -> None:
-        self.cut_off.link_down(link)
+        self.standings.link_down(link)
         self.interest.link_down(link)
         self.replicator.accepted_down(link)
         self.elsewhere.link_down(link)

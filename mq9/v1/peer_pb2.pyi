@@ -54,10 +54,22 @@ class PeerHello(_message.Message):
     def __init__(self, node: _Optional[str] = ..., incarnation: _Optional[int] = ..., cluster_id: _Optional[bytes] = ..., version: _Optional[int] = ...) -> None: ...
 
 class Standing(_message.Message):
-    __slots__ = ("lease",)
+    __slots__ = ("lease", "stage")
+    class Stage(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        SERVES: _ClassVar[Standing.Stage]
+        CLOSING: _ClassVar[Standing.Stage]
+        CLOSED: _ClassVar[Standing.Stage]
+        SETTLED: _ClassVar[Standing.Stage]
+    SERVES: Standing.Stage
+    CLOSING: Standing.Stage
+    CLOSED: Standing.Stage
+    SETTLED: Standing.Stage
     LEASE_FIELD_NUMBER: _ClassVar[int]
+    STAGE_FIELD_NUMBER: _ClassVar[int]
     lease: bool
-    def __init__(self, lease: _Optional[bool] = ...) -> None: ...
+    stage: Standing.Stage
+    def __init__(self, lease: _Optional[bool] = ..., stage: _Optional[_Union[Standing.Stage, str]] = ...) -> None: ...
 
 class Position(_message.Message):
     __slots__ = ("offset", "history", "log_start", "copying")
