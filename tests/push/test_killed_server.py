@@ -133,8 +133,8 @@ def test_members_that_talk_while_the_server_stops_get_all_that_was_written_to_th
             frames += [frame for frame in each.flush() if frame.verb in (b"MSG", b"HMSG")]  # a PONG: the server knows of them
         reading = [readers.submit(talk_and_read, each, frames) for each in members]
         server.stop()
-        for each in reading:
-            each.result()
+        for done in reading:
+            done.result()
     server.close_clients()
     server.start()
     fill(server, "talk", [JOBS])
