@@ -24,6 +24,13 @@ def finished_tasks(example: Example) -> list[int]:
     return [int(match[1]) for line in example.lines if (match := re.search(r": finished task (\d+)$", line))]
 
 
+def assert_all_finished(example: Example, crashes: int) -> None:
+    """All twenty tasks; of those under way at a crash (one for each of three workers, one report) some may come again."""
+    finished = finished_tasks(example)
+    assert set(finished) == set(range(1, 21))
+    assert len(finished) <= 20 + 4 * crashes
+
+
 def test_tasks_survive_a_killed_server(server: ServerProcess, tmp_path: Path) -> None:
     """Workers come back by themselves. The hung one lost its lease with its connection, so it need not even be killed."""
     with Example("task_broadcast", server.url, tmp_path) as example:
@@ -43,7 +50,7 @@ def test_tasks_survive_servers_killed_again_and_again(server: ServerProcess, tmp
             crash(server)
             example.read_to(": finished")
         example.finish()
-    assert sorted(finished_tasks(example)) == list(range(1, 21))
+    assert_all_finished(example, crashes=3)
 
 
 def test_a_task_goes_on_at_once_when_its_worker_is_killed_from_outside(shared_server: ServerProcess, tmp_path: Path) -> None:
