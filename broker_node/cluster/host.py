@@ -63,6 +63,9 @@ class Host(Protocol):
     def must_not_serve(self, leader: Leader) -> None:
         """Too few replicas for too long: whoever waits is to be told, until `may_serve` is called again."""
 
+    def cannot_commit(self, leader: Leader) -> None:
+        """It has had too few replicas for too long, and it still has. Said again and again, also before it could serve."""
+
     def deposed(self, leader: Leader) -> None:
         """A replica knows a newer epoch, or our own disk refused: the leader is at its end."""
 

@@ -429,9 +429,11 @@ class Leader:
             elif replica.node not in self.view.isr:
                 self._admit(replica)
         self._expel(now_s)
-        if self.is_serving and now_s - self._oldest_s(now_s) > UNCOMMITTED_S_MAX:
-            self.is_serving = False
-            self.host.must_not_serve(self)
+        if now_s - self._oldest_s(now_s) > UNCOMMITTED_S_MAX:
+            if self.is_serving:
+                self.is_serving = False
+                self.host.must_not_serve(self)
+            self.host.cannot_commit(self)
 
     def resume(self) -> None:
         """The host may serve again: tell it when everything is committed, which may be now."""

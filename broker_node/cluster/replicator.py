@@ -206,9 +206,12 @@ class Replicator:
     def must_not_serve(self, leader: Leader) -> None:
         self._close(leader.slot)
         leader.stalled()
+
+    def cannot_commit(self, leader: Leader) -> None:
         others = [node for node in leader.view.isr if node != self.node and self.known(node)]
-        if others and self.now_s() >= self._may_give_up_s:
-            # The meta service hears them and we do not: it may be us who cannot be heard. Another may get on with them.
+        if self._has_lease and others and self.now_s() >= self._may_give_up_s:
+            # The meta service hears them and we do not: it may be us who cannot be heard. Another may get on with them. If that
+            # one cannot, it gives up as well, and it is our turn again.
             self._may_give_up_s = self.now_s() + GIVE_UP_AGAIN_S
             log.warning("no word of %s about slot %d: giving up what is led here", ", ".join(others), leader.slot)
             self.on_given_up()

@@ -57,6 +57,25 @@ def test_the_schedules_meet_what_they_are_about() -> None:
     assert counts["acknowledged"] > 1000
 
 
+@pytest.mark.parametrize("began", [True, False], ids=["serving", "opening"])
+def test_who_cannot_be_heard_gives_up_again_and_again(began: bool) -> None:
+    """Also one that was never heard in its epoch: whoever led before may have given up for its sake."""
+    world = simulation.World(1)
+    world.run(3 if began else 0)
+    node = world.nodes[world.view.slots[0].primary]
+    given_up: list[float] = []
+    node.replicator.on_given_up = lambda: given_up.append(world.now_s)
+    for other in simulation.NODES:
+        if other != node.name:
+            world.partition(node.name, other)
+    world.run(world.now_s + 1)
+    assert (0 in node.partitions) is began
+    if began:
+        node.partitions[0].write()
+    world.run(100)
+    assert len(given_up) > 2, given_up
+
+
 # --- Rules taken away -------------------------------------------------------------------------------------------------
 
 Mutant = Callable[[pytest.MonkeyPatch], None]
