@@ -541,6 +541,9 @@ class World:
             self._check_slot(number)
 
     def _is_quiet(self) -> bool:
+        for name, broker in self.view.brokers.items():
+            if broker.state == meta.FENCED or broker.incarnation != self.nodes[name].view.incarnation:
+                return False  # the in-sync sets may still have a session of it that is about to end
         for slot in self.view.slots.values():
             led = self.nodes[slot.primary].replicator.leaders.get(slot.slot) if slot.primary else None
             if led is None or not led.is_serving or len(slot.isr) < len(slot.replicas) or led.pending or slot.adding:
