@@ -2,4 +2,4 @@
 
 from mq9 import grpc_engine
 
-grpc_engine.choose()
+grpc_engine.set_up()

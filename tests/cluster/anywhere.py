@@ -22,6 +22,7 @@ from tests.support.raw import TIMEOUT_S, Frame, RawClient
 from tests.support.server import Ready, ServerProcess
 
 SERVER_FIXTURES: Final = frozenset(("server", "shared_server", "session_server", "start_server", "make_server"))
+CALM: Final = {"heartbeat_s": 0.5, "lease_s": 2.5, "session_s": 4.0}  # the defaults: nothing here is about leases that end
 NOT_HERE: Final = frozenset(("port", "monitor_port", "data_dir", "storage"))  # each broker has its own
 
 # What one server has and a cluster has not: test, by pattern -> reason.
@@ -74,7 +75,7 @@ class Anywhere(ServerProcess):
         own = {name: value for name, value in values.items() if name not in NOT_HERE}
         if "ws_port" in own:
             own["ws_port"] = 0
-        self.cluster = Cluster(directory, **own)
+        self.cluster = Cluster(directory, meta_settings=CALM, **own)
         self._rng = random.Random(str(directory))
         self._has_started = False
         self._probes = 0

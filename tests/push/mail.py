@@ -24,7 +24,8 @@ def fill(server: ServerProcess, box: str, numbers: Iterable[int], size_bytes: in
     *most, last = (b"%d" % number for number in numbers)
     for text in most:
         sender.pub(subject, text.ljust(size_bytes))
-    assert sender.call(subject, last.ljust(size_bytes))["error"] == ""  # they are stored in order
+    answer = sender.call(subject, last.ljust(size_bytes))
+    assert answer["error"] == "", answer  # they are stored in order
 
 
 def member(server: ServerProcess, box: str, group: bytes = b"", *, is_slow: bool = False) -> tuple[RawClient, bytes]:
