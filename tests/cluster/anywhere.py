@@ -121,6 +121,10 @@ class Anywhere(ServerProcess):
         return self.any.url
 
     @property
+    def monitor_urls(self) -> list[str]:
+        return [broker.monitor_url for broker in self.cluster.running]
+
+    @property
     def monitor_url(self) -> str:
         return self.any.monitor_url
 

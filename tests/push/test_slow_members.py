@@ -31,10 +31,13 @@ def unclaimed(client: RawClient, box: str) -> int:
 
 
 def connection(server: ServerProcess, client: RawClient) -> dict[str, Any] | None:
-    """What the monitor says of a connection; None when it is gone."""
-    with urllib.request.urlopen(server.monitor_url + "/connz?limit=1000", timeout=TIMEOUT_S) as page:  # noqa: S310  # our own server
-        rows = json.load(page)["connections"]
-    return next((row for row in rows if row["cid"] == client.info["client_id"]), None)
+    """What the monitor of the process it is connected to says of a connection; None when it is gone."""
+    for url in server.monitor_urls:
+        with urllib.request.urlopen(url + "/connz?limit=1000", timeout=TIMEOUT_S) as answer:  # noqa: S310  # our own server
+            page = json.load(answer)
+        if page["server_id"] == client.info["server_id"]:
+            return next((row for row in page["connections"] if row["cid"] == client.info["client_id"]), None)
+    return None
 
 
 def run_until_gone(server: ServerProcess, client: RawClient) -> None:

@@ -139,6 +139,11 @@ class ServerProcess:
         return f"nats://{self.host}:{self.port}"
 
     @property
+    def monitor_urls(self) -> list[str]:
+        """Of all processes that are this server."""
+        return [self.monitor_url]
+
+    @property
     def monitor_url(self) -> str:
         assert self.ready.monitor_port is not None, "monitoring is off"
         return f"http://{self.host}:{self.ready.monitor_port}"
