@@ -175,7 +175,7 @@ async def test_tls_that_is_not_there(shared_server: ServerProcess) -> None:
 
 
 async def test_a_nats_server_without_a_broker(nats_server: NatsServer) -> None:
-    async with mq9.connect(nats_server.url, timeout_s=0.2) as client:
+    async with mq9.connect(nats_server.url, timeout_s=2) as client:
         with pytest.raises(mq9.UnavailableError, match="no mq9 broker") as caught:
             await client.mailbox_create()
         assert not isinstance(caught.value, mq9.RequestTimeout)
