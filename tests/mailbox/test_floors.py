@@ -2,22 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from mq9.testing.broker import InProcessBroker, InProcessClient
 
 ALL = {"group_name": "g", "deliver": "earliest", "config": {"max_wait_ms": 0, "num_msgs": 100}}
-
-
-@pytest.fixture
-def broker(tmp_path: Path) -> Iterator[InProcessBroker]:
-    broker = InProcessBroker(tmp_path, sync=False)
-    broker.client().command("MAILBOX.CREATE", {"name": "box"})
-    yield broker
-    broker.close()
 
 
 def fetched(client: InProcessClient) -> list[int]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -13,14 +11,6 @@ from mq9.testing.broker import InProcessBroker, InProcessClient, header_block
 
 PREFIX = b"$mq9.AI.MAILBOX.MSG."
 SDK = "robustmq-mq9-python"
-
-
-@pytest.fixture
-def broker(tmp_path: Path) -> Iterator[InProcessBroker]:
-    broker = InProcessBroker(tmp_path, sync=False)
-    broker.client().command("MAILBOX.CREATE", {"name": "box"})
-    yield broker
-    broker.close()
 
 
 def pushed(client: InProcessClient) -> list[tuple[str, bytes]]:
