@@ -139,9 +139,8 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         self.pending -= self._unsent
         self._unsent = 0
+        self._session.writable()  # before it is written to again: what it took is noted first
         self.flush()
-        if self.is_writable:
-            self._session.writable()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closing = self.stopped = True
@@ -319,12 +318,14 @@ class Connection(asyncio.Protocol):
             self._unsent = left or 1
         elif not left:
             self._hub.stalled.discard(self)
+            self._session.writable()
             return
         # Counted from what was written, so that a growing queue in front of a slow socket does not look like a dead one.
         taken = self.out_bytes - left
         if taken > self._taken:
             self._taken = taken
             self._progress_s = now
+            self._session.writable()  # of a write that goes piece by piece, what is gone is noted
         elif now - self._progress_s >= self._hub.settings.write_deadline_s:
             self._hub.traffic.write_timeouts += 1
             log.info("closing %s: nothing of %d bytes taken for %g s", self._session.label, left, now - self._progress_s)

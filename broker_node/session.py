@@ -305,7 +305,7 @@ class Session:
         self.link.send(self._hub.info_for(self))
 
     def writable(self) -> None:
-        """The socket has taken what waited."""
+        """The socket has taken what waited, or some of it."""
         self._broker.client_writable(self)
 
     def _agree(self) -> None:

@@ -63,6 +63,7 @@ class Push:
         "tiers",
         "turn",
         "unsure",
+        "waiting",
     )
 
     def __init__(
@@ -77,7 +78,8 @@ class Push:
         self.mailbox_id = 0  # the mailbox that `after` is about: one of the same name may be made anew
         self.after = [0] * TIERS
         self.turn = 0  # when something was last claimed for it; counted by Pushing
-        self.claimed_bytes = 0  # claimed for it, to be said when that is durable
+        self.claimed_bytes = 0  # claimed for it and not said
+        self.waiting: deque[tuple[_Claims, list[_Claim]]] = deque()  # durably claimed, to be said when its socket is free
         self.unsure: deque[tuple[int, Delivery]] = deque()  # said, not known to be taken: (said_offset after it, delivery)
 
 
@@ -151,8 +153,9 @@ class Pushing:
             self.fetching.wake(mailbox)
 
     def remove(self, push: Push) -> None:
-        """It unsubscribed or its connection closed: what it did not take is the group's again."""
+        """It unsubscribed or its connection closed: what was not said to it is the group's again."""
         push.closed = True
+        self._return_waiting(push)
         self._forget_if_over(push)
         pushes = self.by_address.get(push.address, [])
         if push in pushes:
@@ -194,6 +197,7 @@ class Pushing:
         for pushes in list(self.by_client.values()):
             for push in list(pushes):
                 self._settle_taken(push)
+                self._return_waiting(push)
         self.receipts.close()
         self.is_over = True
 
@@ -207,6 +211,7 @@ class Pushing:
         for push in list(self.by_client.get(client.id, ())):
             if push.unsure:
                 self._settle_taken(push)
+            self._say_waiting(push)
             mailbox = self.boxes.active.get(push.address)
             if mailbox is not None:
                 self.fetching.wake(mailbox)
@@ -303,25 +308,54 @@ class Pushing:
         mailbox.shelf.commit.then(self._claimed, claims)
 
     def _claimed(self, failure: Mq9Error | None, claims: _Claims) -> None:
-        mailbox = claims.mailbox
+        mailbox, group = claims.mailbox, claims.group
         mailbox.staged_acks -= 1
         del self.staged[claims]
-        for claim in claims.claims:
-            push = claim.push
-            if push.claimed_bytes >= PUSH_WINDOW_BYTES:
-                self.fetching.wake(mailbox)  # it was left out for having enough
-            push.claimed_bytes -= claim.size_bytes
-        if failure is not None or self.closed:
-            return  # after a failure the group was reset to what the store has; the next wake finds them again
         by_push: dict[Push, list[_Claim]] = {}
         for claim in claims.claims:
             by_push.setdefault(claim.push, []).append(claim)
+        if failure is not None or self.closed:
+            for push, mine in by_push.items():
+                self._not_ahead(mailbox, push, mine)
+            return  # after a failure the group was reset to what the store has; the next wake finds them again
         taken: list[Delivery] = []
         for push, mine in by_push.items():
+            if push.waiting or not (push.closed or push.client.is_ready()):
+                push.waiting.append((claims, mine))
+                self._say_waiting(push)
+            else:
+                taken += self._say_look(claims, push, mine)
+        self._confirm(mailbox, group, taken)
+
+    def _say_waiting(self, push: Push) -> None:
+        """Say what was claimed for it while its socket was full, one look after the other. All at once, a kill between that
+        write and its note would repeat them all."""
+        while push.waiting and push.client.is_ready() and not self.closed:
+            claims, mine = push.waiting.popleft()
+            self._confirm(claims.mailbox, claims.group, self._say_look(claims, push, mine))
+
+    def _return_waiting(self, push: Push) -> None:
+        """It is not to have what was claimed for it and not said."""
+        while push.waiting:
+            claims, mine = push.waiting.popleft()
             for claim in mine:
-                self._say(claims, claim)
-            taken += self._flush(mailbox, claims.group, push)
-        self._confirm(mailbox, claims.group, taken)
+                self._return(claims.mailbox, claims.group, claim.deliveries)
+
+    def _say_look(self, claims: _Claims, push: Push, mine: list[_Claim]) -> list[Delivery]:
+        """Say what one look claimed for it; what its socket has taken at once, noted and to be confirmed."""
+        mailbox, group = claims.mailbox, claims.group
+        self._not_ahead(mailbox, push, mine)
+        if mailbox.removed or mailbox.groups.get(group.name) is not group:
+            return []  # gone, or reset while this waited: then it offers these again
+        for claim in mine:
+            self._say(claims, claim)
+        return self._flush(mailbox, group, push)
+
+    def _not_ahead(self, mailbox: Mailbox, push: Push, claims: list[_Claim]) -> None:
+        """What was claimed for it is said, or will not be: there is room for more."""
+        if push.claimed_bytes >= PUSH_WINDOW_BYTES:
+            self.fetching.wake(mailbox)  # it was left out for having enough
+        push.claimed_bytes -= sum(claim.size_bytes for claim in claims)
 
     def _flush(self, mailbox: Mailbox, group: Group, push: Push) -> list[Delivery]:
         """Write what was said, and note at once what its socket has taken of it: a kill in between hands that out again. So

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from mq9.limits import PUSH_WINDOW_BYTES
+from broker_node.router.sublist import Subscription
+from mq9.limits import PUSH_WINDOW_BYTES, PUSH_WINDOW_MESSAGES
 from mq9.testing.broker import InProcessBroker, InProcessClient
 
 Factory = pytest.TempPathFactory
@@ -73,6 +75,54 @@ def test_a_member_is_not_said_more_than_a_window_at_once(broker: InProcessBroker
     got += payloads(other)
     member.unstall()
     assert sorted(got + payloads(member)) == [b"%03d" % number + bytes(size_bytes) for number in range(100)]
+
+
+def with_a_full_socket(broker: InProcessBroker, member: InProcessClient) -> tuple[list[bytes], Subscription]:
+    """What there was for a member when its socket became full, with several looks claimed for it that it was not said."""
+    sender, pushing = broker.client(), broker.broker.partition.pushing
+    sent = [b"%04d" % number for number in range(600)]
+    for payload in sent:
+        sender.publish("MSG.SEND.box", payload)
+    broker.loop.run()
+    sub = Subscription(member, b"$mq9.AI." + WORK, b"workers", b"9")
+    broker.broker.subscribe(member, sub)
+    while not pushing.staged:
+        broker.loop._soon.popleft()()
+    pushing.pump(pushing.boxes.active[b"box"])  # while the first look is on its way to the disk
+    assert len(pushing.staged) == 2
+    member.stall()
+    broker.loop.run()
+    assert payloads(member) == []
+    return sent, sub
+
+
+def test_what_waits_for_a_full_socket_is_said_a_look_at_a_time(broker: InProcessBroker) -> None:
+    """All of it was one write, thousands of jobs, and a kill before its note repeated them all."""
+    member = broker.client()
+    sent, _ = with_a_full_socket(broker, member)
+    writes: list[int] = []
+    member.flush = lambda: writes.append(len(member.received))  # type: ignore[method-assign]
+    member.unstall()
+    assert payloads(member) == sent
+    assert max(later - former for former, later in pairwise([0, *writes])) < 2 * PUSH_WINDOW_MESSAGES
+
+
+@pytest.mark.parametrize("how", ["unsubscribes", "closes", "broker stops"])
+def test_what_waits_for_a_full_socket_is_for_others_when_its_member_goes(broker: InProcessBroker, how: str) -> None:
+    member = broker.client()
+    sent, sub = with_a_full_socket(broker, member)
+    match how:
+        case "unsubscribes":
+            broker.broker.unsubscribe(member, sub)
+        case "closes":
+            member.close()
+        case _:
+            broker.restart()
+    other = broker.client()
+    other.subscribe(WORK, b"workers")
+    broker.loop.run()
+    assert payloads(other) == sent
+    assert not any(broker.broker.partition.pushing.by_client.get(member.id, ()))
 
 
 def test_what_was_taken_before_the_connection_closed_is_not_handed_out_after_a_restart(broker: InProcessBroker) -> None:
