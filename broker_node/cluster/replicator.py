@@ -105,6 +105,7 @@ class Replicator:
         self._pending = 0
         self._may_give_up_s = 0.0
         commit.before_seal = self._before_seal
+        commit.others_wait = True
         commit.on_failure = self._failed
 
     @property

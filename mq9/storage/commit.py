@@ -58,6 +58,8 @@ _IDLE: Final = -1
 _EWMA_WEIGHT: Final = 0.05
 _SAMPLE_S_MAX: Final = 10 * limits.INLINE_COMMIT_S_MAX  # one stall of the disk must not hide twenty good syncs
 _INLINE_AGAIN: Final = 0.5  # back to inline below this part of the limit: no flapping around it
+_BUSY: Final = 0.5  # of the time in commits: above this a loop that other nodes wait for does not wait for the disk itself
+_BUSY_NO_MORE: Final = 0.4
 
 SYNC_BUCKETS_S: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 CHANGES_BUCKETS: Final = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536)
@@ -67,6 +69,7 @@ class CommitStats:
     """Counters since start. The `*_counts` are per bucket, not cumulative; their last element counts what is beyond."""
 
     __slots__ = (
+        "busy_ewma",
         "bytes",
         "changes",
         "changes_counts",
@@ -88,6 +91,7 @@ class CommitStats:
         self.bytes = 0  # of keys and values
         self.completions = 0  # `then` calls answered without an error
         self.commit_sum_s = 0.0  # spent in commits; while they are inline, the loop did nothing else
+        self.busy_ewma = 0.0  # share of the time in which a commit is under way, 0 to 1
         self.sync_last_s = 0.0  # the part of a commit that waits for the disk
         self.sync_ewma_s = 0.0
         self.sync_sum_s = 0.0
@@ -143,6 +147,9 @@ class GroupCommit:
         self.on_failure: Callable[[Mq9Error], None] | None = None
         self.before_seal: Callable[[], None] | None = None
         self.told_replicas = False  # `before_seal` sent something to other nodes: they can write while this one does
+        self.others_wait = False  # other nodes wait for what this loop does, and not only for its disk
+        self._commit_s = 0.0  # what the last commit took
+        self._finished_s = clock.monotonic_s()  # when the loop took it back
         self._store = store
         self._clock = clock
         self._call_soon = call_soon
@@ -232,7 +239,8 @@ class GroupCommit:
             log.exception("a commit failed in an unforeseen way")
             return error("INTERNAL")
         finally:
-            self.stats.commit_sum_s += self._clock.monotonic_s() - started_s
+            self._commit_s = self._clock.monotonic_s() - started_s
+            self.stats.commit_sum_s += self._commit_s
         return None
 
     def _finish(self, group: _Group, failure: Mq9Error | None) -> None:
@@ -261,12 +269,19 @@ class GroupCommit:
             self._turn()
 
     def _choose_place(self) -> None:
+        """Where the next commit runs. In the loop it costs least. A slow disk would hold the loop up; and so does a fast one
+        that is in use most of the time, which matters where other nodes wait for the loop."""
         if not self._auto:
             return
         stats = self.stats
-        if stats.sync_ewma_s > limits.INLINE_COMMIT_S_MAX:
+        now = self._clock.monotonic_s()
+        if now > self._finished_s:
+            stats.busy_ewma += _EWMA_WEIGHT * (min(self._commit_s / (now - self._finished_s), 1.0) - stats.busy_ewma)
+        self._finished_s = now
+        busy = stats.busy_ewma if self.others_wait else 0.0
+        if stats.sync_ewma_s > limits.INLINE_COMMIT_S_MAX or busy > _BUSY:
             stats.inline = False
-        elif stats.sync_ewma_s < _INLINE_AGAIN * limits.INLINE_COMMIT_S_MAX:
+        elif stats.sync_ewma_s < _INLINE_AGAIN * limits.INLINE_COMMIT_S_MAX and busy < _BUSY_NO_MORE:
             stats.inline = True
 
     def _fail(self, failure: Mq9Error, waiting: list[Completion]) -> None:

@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 from mq9 import limits
-from mq9.clock import SystemClock
+from mq9.clock import Clock, SystemClock
 from mq9.errors import Mq9Error, error
 from mq9.storage.commit import CHANGES_BUCKETS, GroupCommit
 from mq9.storage.interface import Batch, Row, StoreStat, Table
 from mq9.storage.memory_store import MemoryStore
+from mq9.testing.clock import ManualClock
 
 END = b"\xff" * 32
 
@@ -89,12 +90,12 @@ class ScriptedStore:
 class Bench:
     """A group commit over a scripted store, with a log of what completions were told."""
 
-    def __init__(self, mode: str) -> None:
+    def __init__(self, mode: str, clock: Clock | None = None) -> None:
         self.loop = Loop()
         self.store = ScriptedStore()
         self.commit = GroupCommit(
             self.store,
-            SystemClock(),
+            clock or SystemClock(),
             call_soon=self.loop.ready.append,
             call_soon_threadsafe=self.loop.handed_in.put,
             mode=mode,
@@ -355,6 +356,33 @@ def test_auto_moves_to_the_thread_on_a_slow_disk_and_back() -> None:
         commit_once()
     assert commit_once() == here
     assert [code for code, _ in bench.told] == [None] * len(bench.told)
+    bench.commit.close()
+
+
+@pytest.mark.parametrize("others_wait", [True, False])
+def test_auto_keeps_a_busy_disk_out_of_a_loop_that_other_nodes_wait_for(others_wait: bool) -> None:
+    """Eight clients with a mailbox each, led by three brokers: each broker's loop stood still for the disk of the others."""
+    clock = ManualClock()
+    bench = Bench("auto", clock)
+    bench.commit.others_wait = others_wait
+    commit = bench.store.commit
+
+    def slowly(batch: Batch) -> None:
+        clock.advance(1)
+        commit(batch)
+
+    bench.store.commit = slowly  # type: ignore[method-assign]
+
+    def commit_after(idle_s: int) -> str:
+        for _ in range(200):
+            clock.advance(idle_s)
+            bench.send(len(bench.told))
+            bench.settle(len(bench.told) + 1)
+        return bench.store.threads[-1]
+
+    here = threading.current_thread().name
+    there = "mq9-commit" if others_wait else here
+    assert [commit_after(idle_s) for idle_s in (4, 0, 4)] == [here, there, here]
     bench.commit.close()
 
 
