@@ -33,14 +33,14 @@ class Mq9Cluster:
         """Start it; the stack stops it."""
         self._numbers = itertools.count(1)
         self._files = cluster_files.prepare(directory, brokers=3, metas=3, port=0)
-        self._metas = _processes(local_cluster.meta_plans(self._files, list(FLAGS)))
-        self._brokers = _processes(local_cluster.broker_plans(self._files))
+        self._metas = processes_of(local_cluster.meta_plans(self._files, list(FLAGS)))
+        self._brokers = processes_of(local_cluster.broker_plans(self._files))
         stack.callback(self._stop)
         for processes in (self._metas, self._brokers):
             for process in processes.values():
                 process.spawn()
             for process in processes.values():
-                _wait_ready(process)
+                wait_ready(process)
         self.wait_in_sync()
 
     # --- System ---------------------------------------------------------------------------------------------------------
@@ -99,7 +99,7 @@ class Mq9Cluster:
     def start(self, name: str) -> None:
         """Start it again, and wait until it is ready."""
         self._brokers[name].spawn()
-        _wait_ready(self._brokers[name])
+        wait_ready(self._brokers[name])
 
     # --- What meta says -------------------------------------------------------------------------------------------------
 
@@ -169,12 +169,14 @@ class Mq9Cluster:
                     continue  # it was killed
 
 
-def _processes(plans: list[local_cluster.Plan]) -> dict[str, Process]:
+def processes_of(plans: list[local_cluster.Plan]) -> dict[str, Process]:
+    """Their processes, not started."""
     values = {settings.env(name): value for name, value in VALUES.items()}
     return {plan.name: Process(plan.command, plan.log, {**plan.environ, **values}) for plan in plans}
 
 
-def _wait_ready(process: Process) -> None:
+def wait_ready(process: Process) -> None:
+    """Wait for the ready line; from then on its output is thrown away."""
     while " ready " not in process.read_line(READY_S):
         pass
     process.drain_output()

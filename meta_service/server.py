@@ -25,7 +25,7 @@ from meta_service.settings import MetaSettings, parse_members
 from meta_service.transport import Identity, check_exposure
 from mq9.clock import Clock
 from mq9.errors import error
-from mq9.meta.rpc import CHANNEL_OPTIONS
+from mq9.meta.rpc import SERVER_OPTIONS
 from mq9.v1 import raft_pb2 as pb
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class Server:
     async def start(self) -> None:
         """Listen. Raises OSError or Mq9Error."""
         interceptors = (_TokenCheck(self.settings.token),) if self.settings.token else ()
-        server = grpc.aio.server(options=[*CHANNEL_OPTIONS, ("grpc.so_reuseport", 0)], interceptors=interceptors)
+        server = grpc.aio.server(options=SERVER_OPTIONS, interceptors=interceptors)
         server.add_generic_rpc_handlers((self._api.handlers(),))
         try:
             self.port = _listen(server, self.settings)

@@ -15,6 +15,7 @@ import pytest
 
 from mq9.errors import Mq9Error
 from mq9.meta.client import Access, MetaClient
+from mq9.meta.rpc import CHANNEL_OPTIONS
 from mq9.v1 import meta_pb2 as meta
 from tests.meta.cluster import STORE, MetaCluster, command, found, free_ports, until
 from tests.support.certificates import Authority
@@ -243,6 +244,17 @@ async def test_another_node_names_the_leader(tmp_path: Path) -> None:
         async with MetaClient([cluster.address(follower)]) as client:
             assert len((await client.view()).slots) == 4
             assert client.leader == cluster.address(leader)
+
+
+@pytest.mark.long
+async def test_an_idle_connection_that_is_kept_alive_is_not_sent_away(single: MetaCluster) -> None:
+    """gRPC's server takes a ping of an idle connection for an attack unless five minutes lie between two."""
+    options = [*{**dict(CHANNEL_OPTIONS), "grpc.keepalive_time_ms": 5_500, "grpc.use_local_subchannel_pool": 1}.items()]
+    async with grpc.aio.insecure_channel(single.address(single.names[0]), options=options) as channel:
+        await channel.channel_ready()
+        with pytest.raises(TimeoutError):  # five pings
+            async with asyncio.timeout(30):
+                await channel.wait_for_state_change(grpc.ChannelConnectivity.READY)
 
 
 # --- Watch --------------------------------------------------------------------------------------------------------------
