@@ -29,7 +29,7 @@ from typing import Any, Final
 from bench.broker import cpu_s
 from bench.mq9_cluster import processes_of, wait_ready
 from broker_node.cluster.membership import Membership
-from meta_service.placement import target
+from meta_service.placement import places_of, target
 from mq9.cli import cluster_files, local_cluster
 from mq9.cli.cluster_files import ClusterFiles
 from mq9.clock import SystemClock
@@ -134,9 +134,9 @@ class Scaling:
         first = self.brokers[0].slots
         if not first or any(broker.membership.rev != self.brokers[0].membership.rev for broker in self.brokers):
             return False
-        known = self.brokers[0].membership.brokers.values()
+        places = places_of(self.brokers[0].membership.brokers.values())
         return all(
-            slot.primary and set(slot.replicas) == set(slot.isr) == set(target(slot.slot, known, REPLICAS))
+            slot.primary and set(slot.replicas) == set(slot.isr) == set(target(slot.slot, places, REPLICAS))
             for slot in first.values()
         )
 
@@ -186,8 +186,9 @@ class Scaling:
         return {"floors a second": round(taken / self._seconds)}
 
     async def _death(self) -> dict[str, Any]:
-        """A broker dies: until each of the others knows another leader for all it led."""
-        dead = self.brokers.pop()
+        """The broker that leads most dies: until each of the others knows another leader for all it led."""
+        dead = max(self.brokers, key=lambda broker: len(broker.led()))
+        self.brokers.remove(dead)
         lost = [slot.slot for slot in dead.led()]
         began_s = time.monotonic()
         await dead.membership.close()

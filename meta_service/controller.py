@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from meta_service.placement import target
+from meta_service.placement import Place, Targets, places_of, target
 from meta_service.rules import View
 from mq9.v1 import meta_pb2 as meta
 from mq9.v1 import raft_pb2 as pb
@@ -23,11 +23,16 @@ MOVES_PER_BROKER_MAX = 2  # in, and as many out, at a time: catching up takes di
 ASSIGNMENTS_PER_COMMAND_MAX = 512
 
 
-def plan(view: View) -> list[pb.MetaCommand]:
-    """What to propose now; empty when all is as it should be."""
+def plan(view: View, targets: Targets) -> list[pb.MetaCommand]:
+    """What to propose now; empty when all is as it should be. `targets` remembers placement from call to call."""
     if not view.founded:
         return []
-    return [*_assign(view), *_end_moves(view), *_hand_over(view), *_start_moves(view)]
+    return [*_assign(view), *_end_moves(view), *_hand_over(view), *_start_moves(view, targets)]
+
+
+def placement(view: View) -> tuple[int, dict[str, Place], int]:
+    """What `Targets` asks for: slots, brokers, replicas of each slot."""
+    return view.config.slots, places_of(view.brokers.values()), view.config.replication_factor
 
 
 def _serving(view: View, name: str) -> bool:
@@ -37,7 +42,7 @@ def _serving(view: View, name: str) -> bool:
 
 def _assign(view: View) -> Iterator[pb.MetaCommand]:
     wanted = view.config.replication_factor
-    serving = [broker for broker in view.brokers.values() if broker.state != meta.FENCED]
+    serving = places_of(broker for broker in view.brokers.values() if broker.state != meta.FENCED)
     assign = pb.Assign()
     for slot in view.slots.values():
         if slot.replicas or len(assign.assignments) == ASSIGNMENTS_PER_COMMAND_MAX:
@@ -79,7 +84,7 @@ def _hand_over(view: View) -> Iterator[pb.MetaCommand]:
             yield pb.MetaCommand(transfer=meta.TransferPrimary(slot=slot.slot, epoch=slot.epoch, ver=slot.ver, to=heirs[0]))
 
 
-def _start_moves(view: View) -> Iterator[pb.MetaCommand]:
+def _start_moves(view: View, targets: Targets) -> Iterator[pb.MetaCommand]:
     assigned = [slot for slot in view.slots.values() if slot.replicas]
     if not view.config.rebalance or any(len(slot.isr) < _isr_wanted(view, slot) for slot in assigned):
         return
@@ -88,12 +93,13 @@ def _start_moves(view: View) -> Iterator[pb.MetaCommand]:
     for slot in assigned:
         coming.update(slot.adding)
         going.update(slot.removing)
+    # A broker that is only fenced keeps its place: it may be back in a moment with nearly everything. Draining it is how an
+    # operator says that it will not be.
+    where = targets.of(*placement(view))
     for slot in assigned:
         if slot.adding or slot.removing or not slot.primary:
             continue
-        # A broker that is only fenced keeps its place: it may be back in a moment with nearly everything. Draining it is how
-        # an operator says that it will not be.
-        wanted = target(slot.slot, view.brokers.values(), view.config.replication_factor)
+        wanted = where[slot.slot]
         add = [name for name in wanted if name not in slot.replicas]
         spare = len(slot.replicas) + len(add) - view.config.replication_factor
         remove = [name for name in slot.replicas if name not in wanted][: max(0, spare)]

@@ -20,6 +20,7 @@ from meta_service.api import Api
 from meta_service.contracts import Tuning
 from meta_service.engine import ClusterDefaults, Engine, EngineOptions, Hooks
 from meta_service.feed import Feed
+from meta_service.placement import Targets
 from meta_service.sessions import Leases, Sessions
 from meta_service.settings import MetaSettings, parse_members
 from meta_service.transport import Identity, check_exposure
@@ -73,6 +74,7 @@ class Server:
         )
         self._grpc: grpc.aio.Server | None = None
         self._in_flight: set[Future[pb.CommandResult]] = set()
+        self._targets = Targets()
         self._monitor: MonitorServer | None = None
         self.port = self.raft_port = self.monitor_port = 0
 
@@ -164,8 +166,12 @@ class Server:
             for broker, hold_ms in sessions.suspected(self._feed.view.brokers.values(), now_s):
                 log.warning("others lead what %s led: its peers have lost it; deliveries wait %d ms", broker.id, hold_ms)
                 self._propose(pb.MetaCommand(depose=pb.Depose(node=broker.id, incarnation=broker.incarnation, hold_ms=hold_ms)))
+            placement = controller.placement(self._feed.view)
+            if not self._targets.knows(*placement):
+                # For a thousand brokers seconds, the first time, in which heartbeats are answered.
+                await asyncio.to_thread(self._targets.of, *placement)
             if not self._in_flight:  # what was planned is not in the view yet
-                for command in controller.plan(self._feed.view)[:PROPOSALS_PER_DUTY_MAX]:
+                for command in controller.plan(self._feed.view, self._targets)[:PROPOSALS_PER_DUTY_MAX]:
                     self._propose(command)
 
     def _propose(self, command: pb.MetaCommand) -> None:

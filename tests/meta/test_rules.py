@@ -10,7 +10,7 @@ import pytest
 
 from meta_service import rules
 from meta_service.controller import MOVES_PER_BROKER_MAX, plan
-from meta_service.placement import target
+from meta_service.placement import Targets, places_of, target
 from meta_service.rules import Change, Refused, RuleBroken, View
 from meta_service.state import RULES
 from mq9.v1 import meta_pb2 as meta
@@ -326,10 +326,10 @@ def brokers(count: int, zones: int = 0) -> list[meta.Broker]:
 
 
 def test_slots_spread_evenly_and_few_move_when_a_broker_joins() -> None:
-    before = {slot: target(slot, brokers(5), 3) for slot in range(1024)}
+    before = {slot: target(slot, places_of(brokers(5)), 3) for slot in range(1024)}
     counts = [sum(f"b{n}" in names for names in before.values()) for n in range(5)]
     assert all(0.85 < count / (1024 * 3 / 5) < 1.15 for count in counts), counts
-    after = {slot: target(slot, brokers(6), 3) for slot in range(1024)}
+    after = {slot: target(slot, places_of(brokers(6)), 3) for slot in range(1024)}
     moved = sum(len({*after[slot]} - {*before[slot]}) for slot in before)
     assert moved == sum("b5" in names for names in after.values()), "only the new broker gets anything"
     assert 0.85 < moved / (1024 * 3 / 6) < 1.15
@@ -337,22 +337,38 @@ def test_slots_spread_evenly_and_few_move_when_a_broker_joins() -> None:
 
 def test_weights_are_shares() -> None:
     unequal = [*brokers(3), meta.Broker(id="big", weight=300, state=meta.ALIVE)]
-    first = [target(slot, unequal, 1)[0] for slot in range(2048)]
+    first = [target(slot, places_of(unequal), 1)[0] for slot in range(2048)]
     assert 0.45 < first.count("big") / 2048 < 0.55
 
 
 def test_replicas_are_in_different_zones_while_there_are_enough() -> None:
     for slot in range(200):
-        names = target(slot, brokers(6, zones=3), 3)
+        names = target(slot, places_of(brokers(6, zones=3)), 3)
         assert len({int(name[1:]) % 3 for name in names}) == 3
-        assert len(set(target(slot, brokers(6, zones=2), 3))) == 3
+        assert len(set(target(slot, places_of(brokers(6, zones=2)), 3))) == 3
+
+
+def test_targets_that_are_kept_are_those_that_are_computed() -> None:
+    """Brokers come, go, are drained, get another weight or zone: several at a time."""
+    rng = random.Random(9)
+    targets = Targets()
+    all_of_them = brokers(12, zones=4)
+    for round_ in range(150):
+        for broker in rng.sample(all_of_them, rng.randrange(3)):
+            broker.drain = rng.random() < 0.3
+            broker.weight = rng.choice((50, 100, 100, 300))
+            broker.zone = rng.choice(("", "z0", "z1", "z2"))
+        places = places_of(all_of_them[: rng.randrange(1, 13)])
+        replicas = 3 if round_ < 100 else 2
+        assert targets.of(64, places, replicas) == [target(slot, places, replicas) for slot in range(64)]
 
 
 def settle(world: World) -> int:
     """Do what the controller plans, with primaries that bring new replicas in sync, until it plans nothing; moves."""
     moves = 0
+    targets = Targets()
     for _ in range(10_000):
-        commands = plan(world.view)
+        commands = plan(world.view, targets)
         if not commands:
             return moves
         for command in commands:
@@ -379,7 +395,7 @@ def settle(world: World) -> int:
 
 def test_slots_are_assigned_when_there_are_enough_brokers() -> None:
     world = World(brokers=2, slots=64)
-    assert plan(world.view) == []
+    assert plan(world.view, Targets()) == []
     world.run(rules.register, register("c"))
     settle(world)
     assert all(len(slot.replicas) == 3 and slot.primary for slot in world.view.slots.values())
@@ -421,7 +437,7 @@ def test_nothing_moves_while_something_has_too_few_in_sync() -> None:
     world.fence("b")
     world.fence("c")
     world.run(rules.register, register("d"))
-    assert plan(world.view) == []
+    assert plan(world.view, Targets()) == []
 
 
 def test_nothing_moves_when_an_operator_says_so() -> None:
@@ -429,7 +445,7 @@ def test_nothing_moves_when_an_operator_says_so() -> None:
     settle(world)
     world.run(rules.configure, meta.Configure(rebalance=False))
     world.run(rules.register, register("d"))
-    assert plan(world.view) == []
+    assert plan(world.view, Targets()) == []
 
 
 def test_a_move_to_a_broker_that_died_is_called_off() -> None:
