@@ -154,7 +154,8 @@ class Scaling:
         client = self.brokers[0].membership.client
         took_ms = []
         for number in range(CHANGES):
-            slot = self.brokers[0].slots[number]
+            slots = self.brokers[0].slots
+            slot = slots[number % len(slots)]
             heir = next(node for node in slot.isr if node != slot.primary)
             op = meta.TransferPrimary(slot=slot.slot, epoch=slot.epoch, ver=slot.ver, to=heir)
             began_s = time.monotonic()
