@@ -16,7 +16,9 @@ import asyncio
 import json
 import os
 import platform
+import signal
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -225,8 +227,14 @@ async def measure_all(options: argparse.Namespace) -> None:
         print(json.dumps(figures) if options.json else f"\n{lines}", flush=True)
 
 
+def _end(*_: object) -> None:
+    """SIGTERM: stop what was started."""
+    sys.exit(1)
+
+
 def main() -> None:
     """Measure and print."""
+    signal.signal(signal.SIGTERM, _end)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--brokers", default="3,10,30,100", help="how many, one cluster after the other")
     parser.add_argument("--slots", type=int, default=256)
