@@ -129,10 +129,10 @@ class Partition:
         if push is not None:
             self.pushing.remove(push)
 
-    def client_closed(self, client: Client) -> None:
-        """A connection is gone: what it held is free."""
+    def client_closed(self, client: Client, *, is_sure: bool = True) -> None:
+        """A connection is gone: what it held is free. Not `is_sure`: it may have had more than we have heard of."""
         self.fetching.owner_gone(client.id)
-        self.pushing.client_closed(client)
+        self.pushing.client_closed(client, is_sure=is_sure)
 
     # --- Time -------------------------------------------------------------------------------------------------
 

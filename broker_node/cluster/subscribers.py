@@ -116,12 +116,12 @@ class Subscribers:
         subscriber.partition.unsubscribe(subscriber.sub)
         if wanted.closed:
             subscriber.taken = max(subscriber.taken, wanted.taken)
-            self._end(subscriber)
+            self._end(subscriber, is_sure=True)
 
-    def _end(self, subscriber: RemoteSubscriber) -> None:
+    def _end(self, subscriber: RemoteSubscriber, *, is_sure: bool) -> None:
         del self._all[subscriber.link, subscriber.number]
         subscriber.partition.unsubscribe(subscriber.sub)
-        subscriber.partition.client_closed(subscriber)
+        subscriber.partition.client_closed(subscriber, is_sure=is_sure)
 
     def on_credits(self, link: PeerLink, given: Iterable[peer.PushCredit]) -> None:
         """Sockets of subscribers have taken something."""
@@ -140,9 +140,9 @@ class Subscribers:
                 subscriber.partition.pushing.client_writable(subscriber)
 
     def link_gone(self, link: PeerLink) -> None:
-        """A link that a node dialed is over: what is not known to be taken is for others."""
+        """A link that a node dialed is over: what is not known to be taken is for others, who learn that it is in doubt."""
         for subscriber in [each for each in self._all.values() if each.link is link]:
-            self._end(subscriber)
+            self._end(subscriber, is_sure=False)
 
     def partition_closing(self, partition: Partition) -> None:
         """Its subscribers are to look for it elsewhere."""

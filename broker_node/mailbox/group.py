@@ -81,7 +81,7 @@ class TierCursor:
         self.next_after = floor
         self.order: deque[Delivery] = deque()  # by msg_id; settled ones leave when they reach the front
         self.ready: list[tuple[int, Delivery]] = []  # heap by msg_id; entries whose state moved on are dropped when met
-        self.doubt = doubt  # up to here what is not confirmed may have been pushed before the group was loaded
+        self.doubt = doubt  # up to here what is not confirmed may have been pushed: before the group was loaded, or see `doubt`
         self.claimed_to = 0  # up to here messages are, or were, claimed since; 0 when none is
         self.ranges: dict[int, int] = {}  # stored ACKED rows: low -> high
         self.ends: dict[int, int] = {}  # the same the other way round
@@ -156,7 +156,7 @@ class Group:
         lease.held += 1
 
     def claim(self, deliveries: list[Delivery]) -> None:
-        """What was just leased is to be pushed: no lease ends it, but `settle` or `unclaim`."""
+        """What was just leased is to be pushed: no lease ends it, but `settle`, `unclaim` or `doubt`."""
         for delivery in deliveries:
             delivery.state = CLAIMED
             cursor = self.tiers[delivery.tier]
@@ -172,6 +172,14 @@ class Group:
         for delivery in deliveries:
             self._let_go(delivery)
             delivery.count -= 1
+            self.make_ready(delivery)
+
+    def doubt(self, deliveries: list[Delivery]) -> None:
+        """Nobody knows whether what was claimed has reached somebody: it is offered again, saying so, also after a restart."""
+        for delivery in deliveries:
+            cursor = self.tiers[delivery.tier]
+            cursor.doubt = max(cursor.doubt, delivery.msg_id)
+            self._let_go(delivery)
             self.make_ready(delivery)
 
     def begin(self, lease: Lease) -> None:

@@ -174,8 +174,8 @@ class Pushing:
             if not mine:
                 del self.by_client[push.client.id]
 
-    def client_closed(self, client: Subscriber) -> None:
-        """What was said to it and not taken goes to others."""
+    def client_closed(self, client: Subscriber, *, is_sure: bool = True) -> None:
+        """What was said to it and not taken goes to others. Not `is_sure`: it may have been taken, and they are told that."""
         for push in list(self.by_client.get(client.id, ())):
             self._settle_taken(push)
             left = [delivery for _, delivery in push.unsure]
@@ -183,7 +183,7 @@ class Pushing:
             mailbox = self.boxes.active.get(push.address)
             group = mailbox.groups.get(push.group) if mailbox is not None else None
             if mailbox is not None and group is not None:
-                self._return(mailbox, group, left)
+                self._return(mailbox, group, left, is_sure=is_sure)
             self.remove(push)
         self.by_client.pop(client.id, None)
 
@@ -434,11 +434,14 @@ class Pushing:
             self.acking.settle(mailbox, group, taken)
             self._write(mailbox)
 
-    def _return(self, mailbox: Mailbox, group: Group, deliveries: list[Delivery]) -> None:
-        """Claimed and not taken: others may have them. That is written down, so that it is not in doubt."""
+    def _return(self, mailbox: Mailbox, group: Group, deliveries: list[Delivery], *, is_sure: bool = True) -> None:
+        """Claimed and not taken: others may have them. That is written down, so that it is not in doubt later, or is."""
         claimed = group.still_claimed(deliveries)
         if claimed and not self.is_over and not mailbox.removed and mailbox.groups.get(group.name) is group:
-            group.unclaim(claimed)
+            if is_sure:
+                group.unclaim(claimed)
+            else:
+                group.doubt(claimed)
             self.fetching.grouping.put(mailbox, group)
             self._write(mailbox)
             self.fetching.wake(mailbox)

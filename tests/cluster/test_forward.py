@@ -171,6 +171,19 @@ def test_who_speaks_the_older_dialect_is_answered_in_it(cluster: Cluster3) -> No
     assert alice.command(f"MAILBOX.DELETE.{box}.1") == {"deleted": True}
 
 
+def test_what_a_connection_spoke_first_it_speaks_to_every_node(cluster: Cluster3) -> None:
+    """Each node learns of its dialect with a request, not from what it has been asked before."""
+    boxes = [cluster.address_at("a"), cluster.address_at("b")]
+    older, newer = cluster["a"].client(), cluster["a"].client()
+    assert newer.command("MAILBOX.CREATE", {"name": boxes[0]})["error"] == ""
+    older.command(f"MAILBOX.MSG.{boxes[0]}.high", b"x")
+    assert (older.dialect, newer.dialect) == (1, 2)
+    assert "error" not in older.command("MAILBOX.CREATE", {"name": boxes[1]})
+    newer.send(boxes[1], b"x", priority="critical")
+    listed = [client.command(f"MAILBOX.LIST.{boxes[1]}")["messages"] for client in (older, newer)]
+    assert [[message["priority"] for message in messages] for messages in listed] == [["high"], ["critical"]]
+
+
 # --- Leaders come and go ----------------------------------------------------------------------------------------------------
 
 
@@ -353,6 +366,21 @@ def test_the_public_directory_tells_of_mailboxes_on_other_nodes(cluster: Cluster
     said = [msgspec.json.decode(payload) for _, _, payload in alice.received]
     assert [(each["event"], each["mail_id"]) for each in said] == [("created", before), ("created", after)]
     assert said[0]["desc"] == "here first"
+
+
+def test_the_public_directory_tells_of_mailboxes_that_end_on_other_nodes(cluster: Cluster3) -> None:
+    alice, bob = cluster["a"].client(), cluster["b"].client()
+    brief, removed = cluster.address_at("b", "brief"), cluster.address_at("b", "removed")
+    bob.command("MAILBOX.CREATE", {"name": brief, "public": True, "desc": "a minute", "ttl": 60})
+    bob.command("MAILBOX.CREATE", {"name": removed, "public": True})
+    alice.subscribe(b"PUBLIC.LIST")
+    cluster.run()
+    alice.received.clear()
+    bob.command(f"MAILBOX.REMOVE.{removed}")
+    cluster.advance(120)
+    said = [msgspec.json.decode(payload) for _, _, payload in alice.received]
+    assert [(each["event"], each["mail_id"]) for each in said] == [("expired", removed), ("expired", brief)]
+    assert said[1]["desc"] == "a minute"
 
 
 def test_a_dead_letter_goes_to_the_node_of_its_mailbox_once(cluster: Cluster3) -> None:

@@ -9,6 +9,7 @@ from itertools import chain
 import msgspec
 import pytest
 
+from broker_node.router.sublist import Subscription
 from mq9.limits import PUSH_AHEAD_BYTES, PUSH_WINDOW_BYTES
 from mq9.testing.broker import InProcessClient
 from tests.cluster.nodes import Cluster3
@@ -30,9 +31,15 @@ def heard(*clients: InProcessClient) -> list[bytes]:
     return found
 
 
-def a_box(cluster: Cluster3, at: str = "b") -> str:
+def offered(client: InProcessClient) -> list[tuple[bytes, bool]]:
+    """What was pushed to a client so far, taken: payload, and whether it is marked as maybe handed out before."""
+    said, client.received = client.received, []
+    return [(payload, b"mq9-deliveries: 2\r\n" in header) for _, header, payload in said]
+
+
+def a_box(cluster: Cluster3, at: str = "b", **fields: object) -> str:
     box = cluster.address_at(at)
-    cluster[at].client().command("MAILBOX.CREATE", {"name": box})
+    cluster[at].client().command("MAILBOX.CREATE", {"name": box, **fields})
     return box
 
 
@@ -200,7 +207,166 @@ def test_a_job_on_its_way_over_a_link_that_breaks_is_the_groups_again(cluster: C
     cluster.network.cut("a", "b")
     carol = cluster["b"].client()
     carol.subscribe(tail(box), b"workers")
-    assert heard(carol) == [b"job"]
+    assert offered(carol) == [(b"job", True)]
+
+
+def break_the_link_after_a_job(cluster: Cluster3, box: str) -> None:
+    """A member on another node has a job, and its node's word of that is lost with the link, and so is the member."""
+    alice, bob = cluster["a"].client(), cluster["b"].client()
+    alice.subscribe(tail(box), b"workers")
+    cluster["b"].mailboxes.handlers = {**cluster["b"].mailboxes.handlers, "credits": lambda *_: None}
+    bob.send(box, b"job")
+    assert heard(alice) == [b"job"]
+    cluster.network.cut("a", "b")
+    alice.close()
+
+
+@pytest.mark.parametrize("then", ["stays", "moves"])
+def test_a_job_that_was_said_over_a_link_that_broke_is_offered_again_and_marked(then: str) -> None:
+    """It was handed to a second member as if nobody had had it."""
+    cluster = Cluster3("abc")
+    box = a_box(cluster)
+    break_the_link_after_a_job(cluster, box)
+    if then == "moves":
+        cluster.move(cluster.slot(box), "c")
+    cluster["c"].client().send(box, b"new")
+    carol = cluster["c"].client()
+    carol.subscribe(tail(box), b"workers")
+    assert offered(carol) == [(b"job", True), (b"new", False)]
+    cluster.close()
+
+
+def test_such_a_job_where_nothing_may_come_twice_is_a_dead_letter(cluster: Cluster3) -> None:
+    dead = cluster.address_at("b", "dead")
+    box = a_box(cluster, max_deliver=1, dead_letter=dead)
+    break_the_link_after_a_job(cluster, box)
+    bob = cluster["b"].client()
+    bob.subscribe(tail(box), b"workers")
+    assert heard(bob) == []
+    [letter] = bob.command(f"MSG.QUERY.{dead}", {"encoding": "text"})["messages"]
+    assert letter["payload"] == "job"
+
+
+def test_what_was_only_claimed_when_the_link_broke_has_surely_been_said_to_nobody(cluster: Cluster3) -> None:
+    box = a_box(cluster)
+    alice, bob = cluster["a"].client(), cluster["b"].client()
+    alice.subscribe(tail(box), b"workers")
+    partition, link = cluster["b"].partition(cluster.slot(box)), cluster["a"].link("b")
+    assert partition is not None
+    assert link is not None
+    bob.publish(f"MSG.SEND.{box}", b"job")
+    while not partition.pushing.staged:
+        cluster.loop.turn()
+    link.other.queued_bytes_max = -1  # crowded when the claim is durable: it waits
+    cluster.run()
+    assert [len(push.waiting) for pushes in partition.pushing.by_client.values() for push in pushes] == [1]
+    cluster.network.cut("a", "b")
+    carol = cluster["b"].client()
+    carol.subscribe(tail(box), b"workers")
+    assert offered(carol) == [(b"job", False)]
+
+
+@pytest.mark.parametrize("member_at", ["a", "b"])
+def test_what_a_member_may_have_had_when_its_mailbox_moved_is_marked(member_at: str) -> None:
+    """Also that of a member at the node that had it. The next one knows no more than that it was claimed."""
+    cluster = Cluster3("abc")
+    box = a_box(cluster)
+    alice, bob, carol = cluster[member_at].client(), cluster["b"].client(), cluster["c"].client()
+    alice.subscribe(tail(box), b"workers")
+    bob.send(box, b"taken")
+    alice.taken = alice.said
+    alice.taken_offset = lambda: alice.taken  # type: ignore[method-assign]
+    bob.send(box, b"in doubt")
+    assert heard(alice) == [b"taken", b"in doubt"]
+    cluster.take_away(cluster.slot(box))
+    alice.close()
+    cluster.give(cluster.slot(box), "c")
+    bob.send(box, b"new")
+    carol.subscribe(tail(box), b"workers")
+    assert offered(carol) == [(b"in doubt", True), (b"new", False)]
+    cluster.close()
+
+
+# --- What the other node is told of a socket --------------------------------------------------------------------------------
+
+
+def with_one_untaken(cluster: Cluster3, box: str) -> tuple[InProcessClient, Subscription]:
+    """A member on the other node that was said one message, which its socket has not taken though it would take more."""
+    alice = cluster["a"].client()
+    alice.taken_offset = lambda: alice.taken  # type: ignore[method-assign]
+    sub = alice.subscribe(tail(box), b"workers")
+    cluster["b"].client().send(box, b"one")
+    assert heard(alice) == [b"one"]
+    return alice, sub
+
+
+def take(cluster: Cluster3, client: InProcessClient) -> None:
+    """Its socket takes what was said to it."""
+    client.taken = client.said
+    client.unstall()
+    cluster.run()
+
+
+def joined(cluster: Cluster3, box: str) -> list[tuple[bytes, bool]]:
+    """What there is for one more member."""
+    carol = cluster["b"].client()
+    carol.subscribe(tail(box), b"workers")
+    return offered(carol)
+
+
+def test_what_a_socket_took_just_before_it_closed_is_told(cluster: Cluster3) -> None:
+    box = a_box(cluster)
+    alice, _ = with_one_untaken(cluster, box)
+    alice.taken = alice.said  # and nobody has heard of it
+    alice.close()
+    assert joined(cluster, box) == []
+
+
+def test_who_unsubscribes_gets_nothing_more_and_keeps_what_its_socket_still_takes(cluster: Cluster3) -> None:
+    box = a_box(cluster)
+    alice, sub = with_one_untaken(cluster, box)
+    alice.unsubscribe(sub)
+    cluster["b"].client().send(box, b"two")
+    assert joined(cluster, box) == [(b"two", False)]
+    take(cluster, alice)
+    assert offered(alice) == joined(cluster, box) == []
+
+
+def test_what_is_on_its_way_when_a_member_unsubscribes_is_for_others(cluster: Cluster3) -> None:
+    box = a_box(cluster)
+    alice, sub = with_one_untaken(cluster, box)
+    cluster.network.hold("a", "b")
+    cluster["b"].client().send(box, b"two")
+    alice.unsubscribe(sub)
+    cluster.network.release("a", "b")
+    cluster.run()
+    take(cluster, alice)  # what is left is then known to be nobody's
+    assert heard(alice) == []
+    assert joined(cluster, box) == [(b"two", False)]
+
+
+def test_a_member_whose_socket_is_full_is_passed_over(cluster: Cluster3) -> None:
+    box = a_box(cluster)
+    alice, bob, carol = cluster["a"].client(), cluster["b"].client(), cluster["b"].client()
+    alice.subscribe(tail(box), b"workers")
+    alice.stall()
+    bob.send(box, b"first")
+    assert heard(alice) == [b"first"]
+    carol.subscribe(tail(box), b"workers")
+    jobs = [b"job %d" % number for number in range(10)]
+    for job in jobs:
+        bob.send(box, job)
+    assert (heard(alice), heard(carol)) == ([], jobs)
+
+
+@pytest.mark.parametrize("queue", [b"", b"workers"])
+def test_the_kernel_is_to_hold_little_for_a_member_on_another_node(cluster: Cluster3, queue: bytes) -> None:
+    """What it holds dies with the member."""
+    box, asked = a_box(cluster), []
+    alice = cluster["a"].client()
+    alice.keep_little = lambda: asked.append(queue)  # type: ignore[method-assign]
+    alice.subscribe(tail(box), queue)
+    assert asked == [queue] * bool(queue)
 
 
 def test_a_crowded_link_does_not_stop_a_subscriber_for_good(cluster: Cluster3) -> None:
