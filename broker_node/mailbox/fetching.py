@@ -135,6 +135,8 @@ class Fetching:
             answer(failure, [])
             return
         group.pinned = True
+        if wanted.force or mailbox.pushed:
+            self.wake(mailbox)  # others of the group found it not ready, or had come to its end
         if not is_there:
             return
         if self._is_elsewhere():
