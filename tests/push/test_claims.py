@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from broker_node.router.sublist import Subscription
-from mq9.limits import PUSH_WINDOW_BYTES, PUSH_WINDOW_MESSAGES
+from mq9.errors import error
+from mq9.limits import PUSH_WINDOW_BYTES, PUSH_WINDOW_MESSAGES, RECLAIM_TICK_S
+from mq9.storage.interface import Batch
+from mq9.storage.memory_store import MemoryStore
 from mq9.testing.broker import InProcessBroker, InProcessClient
 
 Factory = pytest.TempPathFactory
 WORK = b"MAILBOX.MSG.box.*"
+ONE = {"group_name": "workers", "deliver": "earliest", "config": {"num_msgs": 1, "max_wait_ms": 0}}
 
 
 @pytest.fixture
@@ -29,6 +33,40 @@ def payloads(client: InProcessClient) -> list[bytes]:
     """Take what was said to a client."""
     taken, client.received = client.received, []
     return [payload for _, _, payload in taken]
+
+
+def said(client: InProcessClient) -> list[tuple[bytes, int]]:
+    """Take what a client was pushed: payload, and how often it says that it was handed out; 1 for one that says nothing."""
+    taken = [each for each in client.received if each[0].startswith(b"$mq9.AI.MAILBOX.MSG.")]
+    client.received = []
+    marks = [header.partition(b"mq9-deliveries: ")[2].partition(b"\r\n")[0] for _, header, _ in taken]
+    return [(payload, int(mark or 1)) for (_, _, payload), mark in zip(taken, marks, strict=True)]
+
+
+def unmarked(sent: Iterable[bytes]) -> list[tuple[bytes, int]]:
+    """The same of messages that nobody can have had before."""
+    return [(payload, 1) for payload in sent]
+
+
+def stall_at_once(client: InProcessClient) -> None:
+    """Its socket takes nothing of what it is said, from the first message on."""
+
+    def stall() -> None:
+        client.ready = False
+        client.taken = 0
+
+    on_receive(client, stall)
+
+
+def run_until_claimed(broker: InProcessBroker) -> None:
+    """Turn the loop until a group has claimed something, and that is on its way to the disk."""
+    while not broker.broker.partition.pushing.staged:
+        broker.loop._soon.popleft()()
+
+
+def worker(client: InProcessClient) -> Subscription:
+    """Its place in the group, for a test that turns the loop itself."""
+    return Subscription(client, b"$mq9.AI." + WORK, b"workers", b"9")
 
 
 def on_receive(client: InProcessClient, act: Callable[[], None]) -> None:
@@ -84,10 +122,9 @@ def with_a_full_socket(broker: InProcessBroker, member: InProcessClient) -> tupl
     for payload in sent:
         sender.publish("MSG.SEND.box", payload)
     broker.loop.run()
-    sub = Subscription(member, b"$mq9.AI." + WORK, b"workers", b"9")
+    sub = worker(member)
     broker.broker.subscribe(member, sub)
-    while not pushing.staged:
-        broker.loop._soon.popleft()()
+    run_until_claimed(broker)
     pushing.pump(pushing.boxes.active[b"box"])  # while the first look is on its way to the disk
     assert len(pushing.staged) == 2
     member.stall()
@@ -121,7 +158,7 @@ def test_what_waits_for_a_full_socket_is_for_others_when_its_member_goes(broker:
     other = broker.client()
     other.subscribe(WORK, b"workers")
     broker.loop.run()
-    assert payloads(other) == sent
+    assert said(other) == unmarked(sent)
     assert not any(broker.broker.partition.pushing.by_client.get(member.id, ()))
 
 
@@ -129,12 +166,7 @@ def test_what_was_taken_before_the_connection_closed_is_not_handed_out_after_a_r
     """It had been written down as not taken, and that stayed written."""
     sender, member = broker.client(), broker.client()
     sender.send("box", b"a")
-
-    def stall() -> None:
-        member.ready = False
-        member.taken = 0
-
-    on_receive(member, stall)
+    stall_at_once(member)
     member.subscribe(WORK, b"workers")
     assert payloads(member) == [b"a"]
     member.taken = member.said  # late, but its socket took it
@@ -143,7 +175,7 @@ def test_what_was_taken_before_the_connection_closed_is_not_handed_out_after_a_r
     broker.restart()
     later = broker.client()
     later.subscribe(WORK, b"workers")
-    assert payloads(later) == [b"b"]
+    assert said(later) == unmarked([b"b"])
 
 
 def test_what_is_claimed_when_the_broker_stops_is_handed_out_after_its_start(broker: InProcessBroker) -> None:
@@ -153,13 +185,133 @@ def test_what_is_claimed_when_the_broker_stops_is_handed_out_after_its_start(bro
     sender.send("box", b"a")
     assert payloads(member) == [b"a"]
     sender.publish("MSG.SEND.box", b"b")
-    while not broker.broker.partition.pushing.staged:
-        broker.loop._soon.popleft()()
+    run_until_claimed(broker)
     broker.restart()
     assert payloads(member) == []
     later = broker.client()
     later.subscribe(WORK, b"workers")
-    assert payloads(later) == [b"b"]
+    assert said(later) == unmarked([b"b"])
+
+
+def test_what_was_taken_just_before_the_broker_stops_is_not_handed_out_after_its_start(broker: InProcessBroker) -> None:
+    """Nobody had looked at its socket since."""
+    sender, member = broker.client(), broker.client()
+    stall_at_once(member)
+    member.subscribe(WORK, b"workers")
+    for payload in (b"a", b"b"):
+        sender.send("box", payload)
+    assert payloads(member) == [b"a"]  # the other waits until the socket is free
+    member.taken = member.said
+    broker.restart()
+    later = broker.client()
+    later.subscribe(WORK, b"workers")
+    assert said(later) == unmarked([b"b"])
+
+
+class FullStore(MemoryStore):
+    """A store that is full as long as a test says so."""
+
+    is_full = False
+
+    def commit(self, batch: Batch) -> None:
+        if self.is_full:
+            raise error("STORAGE_FULL")
+        super().commit(batch)
+
+
+def test_what_could_not_be_claimed_on_disk_is_not_said_before_it_is() -> None:
+    """After a kill nobody would know that a member may have it."""
+    store = FullStore()
+    broker = InProcessBroker(store=store)
+    sender, member = broker.client(), broker.client()
+    sender.command("MAILBOX.CREATE", {"name": "box"})
+    member.subscribe(WORK, b"workers")
+    sender.publish("MSG.SEND.box", b"a")
+    run_until_claimed(broker)
+    store.is_full = True
+    broker.loop.run()
+    assert payloads(member) == []
+    store.is_full = False
+    broker.advance(RECLAIM_TICK_S)
+    sender.send("box", b"b")
+    assert said(member) == unmarked([b"a", b"b"])
+    broker.close()
+
+
+def test_a_member_that_takes_nothing_is_not_claimed_for(broker: InProcessBroker) -> None:
+    """Tiny jobs: thousands of them are less than a window."""
+    sender, member, other = broker.client(), broker.client(), broker.client()
+    stall_at_once(member)
+    member.subscribe(WORK, b"workers")
+    other.subscribe(WORK, b"workers")
+    sent = [b"%d" % number for number in range(3000)]
+    for payload in sent:
+        sender.publish("MSG.SEND.box", payload)
+    broker.loop.run()
+    kept, got = payloads(member), payloads(other)
+    assert 0 < len(kept) <= 2 * PUSH_WINDOW_MESSAGES  # what one look gave it
+    assert sorted(kept + got) == sorted(sent)
+    member.unstall()
+    assert payloads(member) == []
+
+
+def test_what_was_deleted_while_it_was_claimed_is_not_said(broker: InProcessBroker) -> None:
+    sender, member = broker.client(), broker.client()
+    member.unsubscribe(member.subscribe(WORK, b"workers"))
+    for payload in (b"a", b"b"):
+        sender.send("box", payload)
+    broker.broker.subscribe(member, worker(member))  # it is looked at next,
+    deleted = sender.publish("MSG.DELETE.box.1")  # and the commit of this comes before that of the claims, or with it
+    run_until_claimed(broker)
+    assert sender.replies(deleted) == []
+    broker.loop.run()
+    assert len(sender.replies(deleted)) == 1
+    assert said(member) == unmarked([b"b"])
+
+
+def test_what_was_deleted_while_it_waited_for_a_full_socket_is_not_said(broker: InProcessBroker) -> None:
+    member, sender = broker.client(), broker.client()
+    sent, _ = with_a_full_socket(broker, member)
+    for msg_id in (1, 300):
+        assert sender.command(f"MSG.DELETE.box.{msg_id}")["error"] == ""
+    member.unstall()
+    assert said(member) == unmarked(sent[1:299] + sent[300:])
+
+
+def test_nothing_is_said_of_a_mailbox_that_was_removed_meanwhile(broker: InProcessBroker) -> None:
+    sender, member = broker.client(), broker.client()
+    member.subscribe(WORK, b"workers")
+    sender.publish("MSG.SEND.box", b"a")
+    run_until_claimed(broker)
+    assert sender.command("MAILBOX.REMOVE.box")["error"] == ""
+    assert payloads(member) == []
+    sender.command("MAILBOX.CREATE", {"name": "box"})
+    sender.send("box", b"b")
+    assert said(member) == unmarked([b"b"])
+
+
+def test_what_a_group_had_claimed_before_it_began_anew_is_said_once(broker: InProcessBroker) -> None:
+    """By the group that it is now."""
+    sender, member, other = broker.client(), broker.client(), broker.client()
+    member.subscribe(WORK, b"workers")
+    for payload in (b"a", b"b"):
+        sender.publish("MSG.SEND.box", payload)
+    run_until_claimed(broker)
+    [fetched] = other.command("MSG.FETCH.box", {**ONE, "force_deliver": True})["messages"]
+    assert fetched["msg_id"] == 1
+    assert said(member) == unmarked([b"b"])
+
+
+def test_a_member_of_a_group_that_a_fetch_just_makes_gets_what_that_leaves(broker: InProcessBroker) -> None:
+    """It was not looked at again when the beginning of the group was on disk."""
+    sender, member, other = broker.client(), broker.client(), broker.client()
+    for payload in (b"a", b"b"):
+        sender.send("box", payload)
+    broker.broker.subscribe(member, worker(member))
+    fetched = other.publish("MSG.FETCH.box", ONE)
+    broker.loop.run()
+    assert len(other.replies(fetched)) == 1
+    assert said(member) == unmarked([b"b"])
 
 
 # --- Killed: a broker that starts on what this one has written so far ----------------------------------------------
@@ -180,23 +332,22 @@ def take_and_kill(broker: InProcessBroker, left: Path, directory: Path) -> None:
     shutil.copytree(directory, left)
 
 
-def offered(directory: Path) -> list[tuple[bytes, bool]]:
-    """What the group gets of a broker that starts there: payload, and whether it is marked as maybe handed out before."""
+def offered(directory: Path) -> list[tuple[bytes, int]]:
+    """What the group gets of a broker that starts there, as `said` has it."""
     broker = InProcessBroker(directory, sync=False)
     client = broker.client()
     client.subscribe(WORK, b"workers")
     client.send("box", b"new")
     broker.close()
-    said = [each for each in client.received if each[0].startswith(b"$mq9.AI.MAILBOX.MSG.")]
-    return [(payload, b"mq9-deliveries: 2\r\n" in header) for _, header, payload in said]
+    return said(client)
 
 
 def test_what_a_socket_took_is_known_after_a_kill(broker: InProcessBroker, tmp_path: Path, tmp_path_factory: Factory) -> None:
     """Its confirmation was to come with the next commit."""
     left = tmp_path_factory.mktemp("left") / "data"
     take_and_kill(broker, left, tmp_path)
-    assert offered(left) == [(b"new", False)]
-    assert offered(left) == [(b"new", False)]
+    assert offered(left) == [(b"new", 1)]
+    assert offered(left) == [(b"new", 1)]
 
 
 def test_what_is_in_doubt_is_offered_again_in_order_and_marked(
@@ -206,8 +357,8 @@ def test_what_is_in_doubt_is_offered_again_in_order_and_marked(
     left = tmp_path_factory.mktemp("left") / "data"
     take_and_kill(broker, left, tmp_path)
     (left / "pushed.receipts").unlink()
-    assert offered(left) == [(b"c", True), (b"d", True), (b"new", False)]
-    assert offered(left) == [(b"new", False)]
+    assert offered(left) == [(b"c", 2), (b"d", 2), (b"new", 1)]
+    assert offered(left) == [(b"new", 1)]
 
 
 def test_a_receipt_that_was_torn_or_changed_is_none(broker: InProcessBroker, tmp_path: Path, tmp_path_factory: Factory) -> None:
@@ -216,7 +367,7 @@ def test_a_receipt_that_was_torn_or_changed_is_none(broker: InProcessBroker, tmp
     receipts = left / "pushed.receipts"
     whole = receipts.read_bytes()
     receipts.write_bytes(bytes([whole[0] ^ 1]) + whole[1:] + whole[:7])
-    assert offered(left) == [(b"c", True), (b"d", True), (b"new", False)]
+    assert offered(left) == [(b"c", 2), (b"d", 2), (b"new", 1)]
 
 
 def test_what_is_in_doubt_where_nothing_may_come_twice_is_a_dead_letter(tmp_path: Path) -> None:
@@ -226,7 +377,7 @@ def test_what_is_in_doubt_where_nothing_may_come_twice_is_a_dead_letter(tmp_path
     take_and_kill(broker, left, tmp_path / "data")
     broker.close()
     (left / "pushed.receipts").unlink()
-    assert offered(left) == [(b"new", False)]
+    assert offered(left) == [(b"new", 1)]
     after = InProcessBroker(left, sync=False)
     assert len(after.client().command("MSG.QUERY.dead", {})["messages"]) == 2
     after.close()
@@ -235,12 +386,7 @@ def test_what_is_in_doubt_where_nothing_may_come_twice_is_a_dead_letter(tmp_path
 def test_an_ack_and_a_nack_of_what_is_claimed_change_nothing(broker: InProcessBroker) -> None:
     """It is the member's until its socket has taken it."""
     sender, member, other = broker.client(), broker.client(), broker.client()
-
-    def stall() -> None:
-        member.ready = False
-        member.taken = 0
-
-    on_receive(member, stall)
+    stall_at_once(member)
     member.subscribe(WORK, b"workers")
     sender.send("box", b"a")
     for body in ({"nack": True}, {}):
@@ -254,15 +400,49 @@ def test_an_ack_and_a_nack_of_what_is_claimed_change_nothing(broker: InProcessBr
 def test_a_connection_that_outlives_the_broker_leaves_what_it_holds_in_doubt(broker: InProcessBroker, tmp_path: Path) -> None:
     """There is nothing left to write to when it closes."""
     sender, member = broker.client(), broker.client()
-
-    def stall() -> None:
-        member.ready = False
-        member.taken = 0
-
-    on_receive(member, stall)
+    stall_at_once(member)
     member.subscribe(WORK, b"workers")
     sender.send("box", b"a")
     broker.close()
     assert broker.broker.holds_untaken(member)
     broker.broker.client_closed(member)
-    assert offered(tmp_path) == [(b"a", True), (b"new", False)]
+    assert offered(tmp_path) == [(b"a", 2), (b"new", 1)]
+
+
+def stop_halfway(broker: InProcessBroker, member: InProcessClient) -> None:
+    """A member whose socket takes a job late: the broker has just heard of that, and committed nothing since."""
+    sender = broker.client()
+    stall_at_once(member)
+    member.subscribe(WORK, b"workers")
+    sender.send("box", b"a")
+    assert payloads(member) == [b"a"]
+    member.ready = True
+    broker.broker.client_writable(member)
+
+
+def test_what_a_socket_took_late_is_known_after_a_kill(
+    broker: InProcessBroker, tmp_path: Path, tmp_path_factory: Factory
+) -> None:
+    left = tmp_path_factory.mktemp("left") / "data"
+    stop_halfway(broker, broker.client())
+    shutil.copytree(tmp_path, left)
+    assert offered(left) == [(b"new", 1)]
+
+
+@pytest.mark.parametrize("most", [0, 1], ids=["any number of times", "once"])
+def test_what_a_member_that_went_had_not_taken_is_not_in_doubt(most: int, tmp_path: Path, tmp_path_factory: Factory) -> None:
+    """Neither here, nor for who starts after a kill: else it came marked, or became a dead letter."""
+    broker = InProcessBroker(tmp_path, sync=False)
+    sender, member, other = broker.client(), broker.client(), broker.client()
+    sender.command("MAILBOX.CREATE", {"name": "box", "max_deliver": most, "dead_letter": "dead"})
+    stall_at_once(member)
+    member.subscribe(WORK, b"workers")
+    sender.send("box", b"a")
+    assert payloads(member) == [b"a"]
+    member.close()
+    left = tmp_path_factory.mktemp("left") / "data"
+    shutil.copytree(tmp_path, left)
+    assert offered(left) == [(b"a", 1), (b"new", 1)]
+    other.subscribe(WORK, b"workers")
+    assert said(other) == unmarked([b"a"])
+    broker.close()
