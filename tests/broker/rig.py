@@ -66,6 +66,7 @@ class Wire(asyncio.Transport):
 
     def abort(self) -> None:
         self.ended = True
+        self.held.clear()
 
     def pause_reading(self) -> None:
         return None
@@ -86,14 +87,14 @@ class Bugs(logging.Handler):
 
 
 class Rig:
-    """One broker, one connection."""
+    """One broker, one connection. `values` are settings."""
 
-    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None, **values: Any) -> None:
         self.bugs = Bugs()
         logging.getLogger("mq9").addHandler(self.bugs)
         self.clock = ManualClock()
         self.loop = ManualLoop(self.clock)
-        settings = Settings(storage="memory", max_payload=8192, max_pending=65_536)
+        settings = Settings(**{"storage": "memory", "max_payload": 8192, "max_pending": 65_536, **values})
         self.broker = Broker(settings, self.clock, self.loop)
         self.hub = Hub(settings, self.clock, self.broker, self.loop, timing=Timing())
         self.hub.info = {"server_id": "N"}

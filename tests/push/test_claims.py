@@ -12,7 +12,7 @@ import pytest
 from broker_node.router.sublist import Subscription
 from mq9.errors import error
 from mq9.limits import PUSH_WINDOW_BYTES, PUSH_WINDOW_MESSAGES, RECLAIM_TICK_S
-from mq9.storage.interface import Batch
+from mq9.storage.interface import Batch, Table
 from mq9.storage.memory_store import MemoryStore
 from mq9.testing.broker import InProcessBroker, InProcessClient
 
@@ -208,26 +208,37 @@ def test_what_was_taken_just_before_the_broker_stops_is_not_handed_out_after_its
     assert said(later) == unmarked([b"b"])
 
 
-class FullStore(MemoryStore):
-    """A store that is full as long as a test says so."""
+class FailingStore(MemoryStore):
+    """A store that takes nothing, or does nothing at all, as long as a test says so."""
 
     is_full = False
+    is_broken = False
 
     def commit(self, batch: Batch) -> None:
-        if self.is_full:
-            raise error("STORAGE_FULL")
+        if self.is_full or self.is_broken:
+            raise error("STORAGE_FULL" if self.is_full else "STORAGE_FAILED", reason="the disk is gone")
         super().commit(batch)
 
+    def get(self, table: Table, key: bytes) -> bytes | None:
+        if self.is_broken:
+            raise error("STORAGE_FAILED", reason="the disk is gone")
+        return super().get(table, key)
 
-def test_what_could_not_be_claimed_on_disk_is_not_said_before_it_is() -> None:
-    """After a kill nobody would know that a member may have it."""
-    store = FullStore()
-    broker = InProcessBroker(store=store)
-    sender, member = broker.client(), broker.client()
+
+def claim_one(broker: InProcessBroker, sender: InProcessClient, member: InProcessClient) -> None:
+    """A job claimed for a member, and on its way to the disk."""
     sender.command("MAILBOX.CREATE", {"name": "box"})
     member.subscribe(WORK, b"workers")
     sender.publish("MSG.SEND.box", b"a")
     run_until_claimed(broker)
+
+
+def test_what_could_not_be_claimed_on_disk_is_not_said_before_it_is() -> None:
+    """After a kill nobody would know that a member may have it."""
+    store = FailingStore()
+    broker = InProcessBroker(store=store)
+    sender, member = broker.client(), broker.client()
+    claim_one(broker, sender, member)
     store.is_full = True
     broker.loop.run()
     assert payloads(member) == []
@@ -236,6 +247,20 @@ def test_what_could_not_be_claimed_on_disk_is_not_said_before_it_is() -> None:
     sender.send("box", b"b")
     assert said(member) == unmarked([b"a", b"b"])
     broker.close()
+
+
+def test_what_could_not_be_claimed_is_not_said_though_memory_cannot_be_reset() -> None:
+    """That reads the store, which was past reading; and the group still held the claims."""
+    store = FailingStore()
+    broker = InProcessBroker(store=store)
+    member = broker.client()
+    claim_one(broker, broker.client(), member)
+    store.is_broken = True
+    broker.loop.run()
+    assert payloads(member) == []
+    store.is_broken = False
+    broker.close()
+    assert payloads(member) == []
 
 
 def test_a_member_that_takes_nothing_is_not_claimed_for(broker: InProcessBroker) -> None:
