@@ -91,7 +91,7 @@ class Broker:
         else:
             self.cluster = make_cluster(self)
         self._make_request = self.cluster.request
-        self.directory = Directory(self.cluster.list_public)
+        self.directory = Directory(self.cluster.list_public, can_miss=self.cluster.whole is None)
         self.registry = Registry(self.store, self.commit, clock, settings, hooks.call_soon_threadsafe)
         self.agents = self.cluster.agents(self.registry)
         self.is_writable = True  # False while the disk reserve is used up; as of the latest tick

@@ -21,12 +21,16 @@ answered as INTERNAL and logged with its traceback.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
+
+# All the v1 dialect has: the request is wrong, not allowed, about what is not there, at odds with how things stand now
+# (waiting may help), or about what cannot be had here any more (waiting does not).
+V1_NUMBERS: Final = frozenset((400, 403, 404, 409, 410))
 
 
 @dataclass(frozen=True, slots=True)
 class ErrorCode:
-    """One row of the table. `template` is a str.format text; `status` is the number the v1 dialect answers."""
+    """One row of the table. `template` is a str.format text; `status` is the number of the v1 dialect."""
 
     code: str
     template: str
@@ -40,7 +44,7 @@ class Mq9Error(Exception):
 
     row: ClassVar[ErrorCode | None] = None
 
-    def __init__(self, code: str, text: str, *, retryable: bool = False, status: int = 500) -> None:
+    def __init__(self, code: str, text: str, *, retryable: bool = False, status: int = 410) -> None:
         super().__init__(text)
         self.code = code
         self.text = text
@@ -147,7 +151,7 @@ _ROWS: tuple[tuple[type[Mq9Error], ErrorCode], ...] = (
         ErrorCode(
             "PAYLOAD_TOO_LARGE",
             "payload too large: {size} bytes, limit {limit}",
-            413,
+            400,
             False,
             "The message is larger than the broker stores.",
         ),
@@ -207,7 +211,7 @@ _ROWS: tuple[tuple[type[Mq9Error], ErrorCode], ...] = (
         ErrorCode(
             "MAILBOX_FULL",
             "mailbox {name} is full: {reason}",
-            429,
+            409,
             True,
             "The mailbox reached its message or byte limit; delete, acknowledge with TTLs, or raise the limit.",
         ),
@@ -217,7 +221,7 @@ _ROWS: tuple[tuple[type[Mq9Error], ErrorCode], ...] = (
         ErrorCode(
             "LIMIT_EXCEEDED",
             "limit exceeded: {reason}",
-            429,
+            409,
             True,
             "A broker-wide limit (mailboxes, groups, waiting requests) was reached.",
         ),
@@ -227,7 +231,7 @@ _ROWS: tuple[tuple[type[Mq9Error], ErrorCode], ...] = (
         ErrorCode(
             "STORAGE_FULL",
             "storage full",
-            507,
+            409,
             True,
             "The disk or the map is full. FETCH, ACK and DELETE still work; SEND works again by itself when there is room.",
         ),
@@ -237,7 +241,7 @@ _ROWS: tuple[tuple[type[Mq9Error], ErrorCode], ...] = (
         ErrorCode(
             "UNAVAILABLE",
             "unavailable: {reason}",
-            503,
+            409,
             True,
             "The broker is draining, or in a cluster the owner is not known. Repeat the request.",
         ),
@@ -247,7 +251,7 @@ _ROWS: tuple[tuple[type[Mq9Error], ErrorCode], ...] = (
         ErrorCode(
             "TIMEOUT",
             "no answer within {seconds:.3g} s",
-            504,
+            409,
             True,
             "Raised by clients: the deadline passed. Safe to repeat with the same mq9-msg-id.",
         ),
@@ -257,7 +261,7 @@ _ROWS: tuple[tuple[type[Mq9Error], ErrorCode], ...] = (
         ErrorCode(
             "STORAGE_FAILED",
             "storage failed: {reason}",
-            500,
+            410,
             False,
             "A write or fsync failed. The broker stops accepting writes; see its log.",
         ),
@@ -267,12 +271,12 @@ _ROWS: tuple[tuple[type[Mq9Error], ErrorCode], ...] = (
         ErrorCode(
             "DATA_DAMAGED",
             "damaged data: {reason}",
-            500,
+            410,
             False,
             "A stored record fails its checksum. It is never served; run `mq9 verify`.",
         ),
     ),
-    (InternalError, ErrorCode("INTERNAL", "internal error", 500, False, "A defect of the broker; its log has the traceback.")),
+    (InternalError, ErrorCode("INTERNAL", "internal error", 410, False, "A defect of the broker; its log has the traceback.")),
 )
 
 CODES: dict[str, ErrorCode] = {row.code: row for _, row in _ROWS}

@@ -16,7 +16,7 @@ from broker_node.cluster.dead_letters import STORE_LETTER, Letters
 from broker_node.cluster.envelopes import ANSWER, Reply, read_replies
 from broker_node.cluster.forward import Forwarder, PeerLink, View
 from broker_node.cluster.owner import Owner
-from broker_node.cluster.public_lists import LIST_PUBLIC, PublicLists
+from broker_node.cluster.public_lists import LIST_PUBLIC, MISSED_PUBLIC, PublicLists
 from broker_node.cluster.requests import Ask, PlacedRequest
 from broker_node.cluster.subscribers import Subscribers
 from broker_node.cluster.subscriptions import Subscriptions
@@ -58,6 +58,7 @@ class ClusterMailboxes:
         self._ticking: Cancellable | None = None
         self._closed = False
         self._links: dict[str, PeerLink] = {}
+        self._leaders: dict[int, tuple[str, int]] = {}  # as of the latest view: name, epoch
         host = node.broker.host
         self.forwarder = Forwarder(node, host.clock, host.hooks, self._serve)
         self.owner = Owner(node.broker, node)
@@ -181,9 +182,15 @@ class ClusterMailboxes:
         for slot in slots:
             self.subscriptions.view_changed(slot.slot)
             self.forwarder.look_again(slot.slot)
+            leader = self.node.leader(slot.slot), self.node.epoch(slot.slot)
+            if leader[0] and self._leaders.get(slot.slot) != leader:
+                self._leaders[slot.slot] = leader
+                self.broker.directory.look_again()  # the one before may have died with an event unsaid
 
     def link_up(self, link: PeerLink) -> None:
         self._links[link.node] = link
+        missed = Reply(0, subject=MISSED_PUBLIC)  # what became of public mailboxes while there was no link
+        link.say("replies", missed, missed.size)
         self.subscriptions.link_up(link)
         self.forwarder.link_up(link)
 
@@ -207,3 +214,5 @@ class ClusterMailboxes:
         elif reply.subject == PUBLIC_LIST:
             mailbox, event = msgspec.msgpack.decode(reply.payload)
             self.broker.directory.changed(mailbox, event)
+        elif reply.subject == MISSED_PUBLIC:
+            self.broker.directory.look_again()

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from broker_node.cluster.mailboxes import Node
 
 LIST_PUBLIC: Final = b"$mq9.IN.PUBLIC.LIST"
+MISSED_PUBLIC: Final = b"$mq9.IN.PUBLIC.MISSED"
 _LOOK_MAX: Final = 20_000  # definitions looked at on one node for one page
 _SLOT: Final = struct.Struct(">H")
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from mq9.errors import Mq9Error
+from mq9.errors import Mq9Error, RequestError
 
 if TYPE_CHECKING:
     from broker_node.router.client import Client
@@ -47,6 +47,9 @@ class Request:
     def fail(self, failure: Mq9Error, **fields: object) -> None:
         """Answer with the error envelope; `fields` are added to it (`mail_address=""`, `deleted=False`, ...)."""
         if self.is_older:
-            self.respond(msgspec.json.encode({"error": failure.text, "code": failure.status}))
+            older: dict[str, object] = {"error": failure.text, "code": failure.status}
+            if not isinstance(failure, RequestError):
+                older["error_code"] = failure.code  # that dialect has no number for what is not the request's fault
+            self.respond(msgspec.json.encode(older))
             return
         self.respond(msgspec.json.encode({"error": failure.text, "code": failure.code, **fields}))

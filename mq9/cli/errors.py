@@ -27,7 +27,7 @@ def lookup(
     if json:
         output.as_json(asdict(row))
         return
-    output.fields({"code": row.code, "text": row.template, "retryable": _yes_no(row), "http status": row.status})
+    output.fields({"code": row.code, "text": row.template, "retryable": _yes_no(row), "number in v1": row.status})
     output.line(f"\n{row.doc}")
 
 

@@ -263,7 +263,7 @@ class Connection:
 
     def _ended(self) -> Mq9Error:
         reason = "not connected yet" if self._nc is None else f"the connection to {self.where} is closed"
-        return Closed("UNAVAILABLE", f"unavailable: {reason}", retryable=False, status=503)
+        return Closed("UNAVAILABLE", f"unavailable: {reason}", retryable=False, status=409)
 
     async def _again(self) -> None:
         self.generation += 1
@@ -357,4 +357,4 @@ def _is_refusal(failure: Exception) -> bool:
 
 
 def _unanswered(reason: str) -> Mq9Error:
-    return Unanswered("UNAVAILABLE", f"unavailable: {reason}", retryable=True, status=503)
+    return Unanswered("UNAVAILABLE", f"unavailable: {reason}", retryable=True, status=409)

@@ -181,11 +181,11 @@ def reply_fields(data: bytes) -> dict[str, Any]:
     if not isinstance(fields, dict):
         raise error("INVALID_REQUEST", reason="the reply is not a JSON object; is this an mq9 broker?")
     if fields.get("error"):
-        raise _failure(fields.get("code", ""), str(fields["error"]))
+        raise _failure(fields.get("error_code") or fields.get("code", ""), str(fields["error"]))
     return fields
 
 
-# The older dialect, which a CREATE with `public` is answered in, has numbers for codes.
+# The older dialect, which a CREATE with `public` is answered in, has numbers for codes; where they do not say, `error_code`.
 _BY_STATUS: Final = {
     400: "INVALID_REQUEST", 403: "FORBIDDEN", 404: "MAILBOX_NOT_FOUND", 409: "MAILBOX_EXISTS", 413: "PAYLOAD_TOO_LARGE",
     429: "LIMIT_EXCEEDED", 503: "UNAVAILABLE", 507: "STORAGE_FULL",
@@ -218,6 +218,7 @@ class _Item(msgspec.Struct):
 class _Items(msgspec.Struct):
     error: str = ""
     code: str | int = ""
+    error_code: str = ""
     messages: list[_Item] = []
 
 
@@ -231,7 +232,7 @@ def json_messages(data: bytes) -> list[Message]:
     except msgspec.MsgspecError:
         return [_lenient(item) for item in reply_fields(data).get("messages") or []]
     if reply.error:
-        raise _failure(reply.code, reply.error)
+        raise _failure(reply.error_code or reply.code, reply.error)
     if any(item.payload_encoding != "base64" for item in reply.messages):
         return [_lenient(item) for item in reply_fields(data)["messages"]]
     return [

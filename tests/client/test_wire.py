@@ -70,6 +70,8 @@ def test_an_error_reply(read: Any) -> None:
     with pytest.raises(mq9.UnavailableError) as caught:
         read(b'{"error":"wait","code":503}')
     assert caught.value.retryable
+    with pytest.raises(mq9.CapacityError, match="limit exceeded"):
+        read(b'{"error":"limit exceeded: 5 mailboxes","code":409,"error_code":"LIMIT_EXCEEDED"}')
     with pytest.raises(mq9.RequestError) as other:
         read(b'{"error":"what we never heard of","code":"NEW_CODE"}')
     assert (other.value.code, other.value.text) == ("NEW_CODE", "what we never heard of")

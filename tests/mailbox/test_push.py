@@ -7,6 +7,8 @@ import json
 
 import pytest
 
+from mq9.errors import CODES
+from mq9.limits import LISTED_MESSAGES_MAX
 from mq9.testing.broker import InProcessBroker, InProcessClient, header_block
 
 PREFIX = b"$mq9.AI.MAILBOX.MSG."
@@ -186,6 +188,92 @@ def test_older_replies_have_no_error_and_older_failures_a_number(broker: InProce
     assert not sdk.command("MAILBOX.CREATE", {"ttl": 90, "public": True, "name": "task.queue"})["is_new"]
     assert sdk.command("MAILBOX.LIST.nobody") == {"error": "mailbox nobody does not exist", "code": 404}
     assert sdk.command("MAILBOX.MSG.nobody.high", b"x") == {"error": "mailbox nobody.high does not exist", "code": 404}
+
+
+def test_the_older_dialect_has_five_numbers() -> None:
+    assert {row.status for row in CODES.values()} == {400, 403, 404, 409, 410}
+
+
+def test_what_the_older_dialect_has_no_number_for_is_409_with_its_code() -> None:
+    broker = InProcessBroker(max_mailboxes=1, max_mailbox_messages=1)
+    sdk = broker.client(SDK)
+    sdk.command("MAILBOX.CREATE", {"name": "box", "public": True})
+    sdk.command("MAILBOX.MSG.box.high", b"x")
+    full = sdk.command("MAILBOX.MSG.box.high", b"y")
+    assert (full["code"], full["error_code"]) == (409, "MAILBOX_FULL")
+    many = sdk.command("MAILBOX.CREATE", {"name": "another"})
+    assert (many["code"], many["error_code"]) == (409, "LIMIT_EXCEEDED")
+    broker.close()
+
+
+def test_the_first_command_says_which_dialect_a_connection_speaks(broker: InProcessBroker) -> None:
+    today = broker.client()
+    assert today.command("MAILBOX.CREATE", {"name": "one"})["error"] == ""
+    today.command("MAILBOX.LIST.one")
+    assert today.command("MAILBOX.CREATE", {"name": "two"})["error"] == ""
+    older = broker.client()
+    older.command("MAILBOX.LIST.one")
+    assert "error" not in older.command("MAILBOX.CREATE", {"name": "three"})
+    subscriber = broker.client()
+    subscriber.subscribe(b"MAILBOX.MSG.one.*")
+    assert "error" not in subscriber.command("MAILBOX.CREATE", {"name": "four"})
+
+
+def test_a_reader_of_the_directory_speaks_todays_dialect(broker: InProcessBroker) -> None:
+    client = broker.client()
+    client.subscribe(b"PUBLIC.LIST")
+    assert client.command("MAILBOX.CREATE", {"name": "one"})["error"] == ""
+    assert client.command("MAILBOX.CREATE", {"name": "one"})["code"] == "MAILBOX_EXISTS"
+
+
+@pytest.mark.parametrize("public", [True, False])
+def test_a_create_with_public_is_answered_in_the_older_dialect(broker: InProcessBroker, public: bool) -> None:
+    client = broker.client()
+    client.command("MAILBOX.INFO.box")
+    body = {"name": "pub.lic", "public": public}
+    keys = {"mail_address", "mail_id", "is_new", "ttl", "expires_at"}
+    made, again = client.command("MAILBOX.CREATE", body), client.command("MAILBOX.CREATE", body)
+    assert (set(made), made["is_new"], made["mail_id"]) == (keys, True, "pub.lic")
+    assert (set(again), again["is_new"]) == (keys, False)
+    failed = client.command("MAILBOX.CREATE", {**body, "name": "a..b"})
+    assert (set(failed), failed["code"]) == ({"error", "code"}, 400)
+    assert client.command("MAILBOX.CREATE", {"name": "todays"})["error"] == ""
+
+
+def test_a_public_name_may_be_any_subject_tokens(broker: InProcessBroker) -> None:
+    client, name = broker.client(), "Task.Q_1-ü"
+    assert client.command("MAILBOX.CREATE", {"name": name})["code"] == "INVALID_ADDRESS"
+    assert client.command("MAILBOX.CREATE", {"name": name, "public": True})["mail_id"] == name
+    assert client.command(f"MAILBOX.MSG.{name}.high", b"older") == {"msg_id": 1}
+    assert client.send(name, b"todays")["msg_id"] == 2
+    client.subscribe(f"MAILBOX.MSG.{name}.*".encode())
+    assert [(subject, payload) for subject, _, payload in client.received] == [
+        (f"$mq9.AI.MAILBOX.MSG.{name}.critical".encode(), b"older"),
+        (f"$mq9.AI.MAILBOX.MSG.{name}.normal".encode(), b"todays"),
+    ]
+    for wrong in ("a b", "a.*", "a.>", ".a", "a.", "a..b", "a\x01", ""):
+        assert client.command("MAILBOX.CREATE", {"name": wrong, "public": True})["code"] == 400
+
+
+@pytest.mark.parametrize("tail", [b"box", b"box.*", b"box.>"])
+def test_all_of_a_mailbox_has_three_names(broker: InProcessBroker, tail: bytes) -> None:
+    client = broker.client()
+    client.subscribe(b"MAILBOX.MSG." + tail)
+    for priority in ("low", "critical", "normal"):
+        client.send("box", priority.encode(), priority=priority)
+    assert [payload for _, payload in pushed(client)] == [b"low", b"critical", b"normal"]
+
+
+def test_a_list_that_is_not_whole_says_so(broker: InProcessBroker) -> None:
+    client = broker.client()
+    for number in range(LISTED_MESSAGES_MAX):
+        client.publish("MAILBOX.MSG.box." + ("normal", "high")[number % 2])
+    whole = client.command("MAILBOX.LIST.box")
+    assert (set(whole), len(whole["messages"])) == ({"mail_id", "messages"}, LISTED_MESSAGES_MAX)
+    client.send("box", b"x", priority="critical")
+    part = client.command("MAILBOX.LIST.box")
+    assert part["more"] is True
+    assert [message["msg_id"] for message in part["messages"]] == [str(msg_id + 1) for msg_id in range(LISTED_MESSAGES_MAX)]
 
 
 def test_the_public_directory_tells_what_is_there_and_what_comes_and_goes(broker: InProcessBroker) -> None:
