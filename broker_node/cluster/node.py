@@ -172,17 +172,22 @@ class ClusterNode:
         self.standings.reach(Standing.CLOSING)
 
     async def settle(self) -> None:
-        """The clients are closed. Give what was asked for so far some time to be answered, and brokers that stop as well time
-        to replicate theirs here."""
+        """The clients are closed. Give what was asked for so far some time to be answered, what was pushed to clients of others
+        to be taken, and brokers that stop as well time to replicate theirs here."""
         self.standings.reach(Standing.CLOSED)
+        for partition in self.partitions():
+            partition.pushing.rest()
         await asyncio.sleep(NOTICE_S)
         await self.standings.all_reach(Standing.CLOSED)  # what their clients took of our slots is known here now
         now_s = self.broker.clock.monotonic_s
         until_s = now_s() + SETTLE_S
-        while self.replicator.pending_bytes() and now_s() < until_s:  # noqa: ASYNC110  # nothing tells when it is none
+        while self._is_unsettled() and now_s() < until_s:  # noqa: ASYNC110  # nothing tells when it is settled
             await asyncio.sleep(SETTLE_S / 100)
         self.standings.reach(Standing.SETTLED)
         await self.standings.all_reach(Standing.SETTLED)
+
+    def _is_unsettled(self) -> bool:
+        return bool(self.replicator.pending_bytes()) or any(each.pushing.is_waiting() for each in self.partitions())
 
     def _tick(self) -> None:
         self._ticking = self.broker.host.hooks.call_later(TICK_S, self._tick)

@@ -187,17 +187,28 @@ class Pushing:
             self.remove(push)
         self.by_client.pop(client.id, None)
 
-    def close(self) -> None:
-        """The broker stops, with one more commit: what is claimed and not said, or taken and not confirmed, is written down
-        in that. What waits in a socket stays claimed: it may still be taken, unless its connection was cut before."""
+    def rest(self) -> None:
+        """The broker is about to stop: say nothing more, and give back what is claimed and not said. What was said may still
+        be taken, and is confirmed then."""
         self.closed = True
         for claims in self.staged:
             for claim in claims.claims:
                 self._return(claims.mailbox, claims.group, claim.deliveries)
         for pushes in list(self.by_client.values()):
             for push in list(pushes):
-                self._settle_taken(push)
                 self._return_waiting(push)
+
+    def is_waiting(self) -> bool:
+        """Whether something was said to members of groups that is not known to be taken."""
+        return any(push.unsure for pushes in self.by_client.values() for push in pushes)
+
+    def close(self) -> None:
+        """The broker stops, with one more commit: what is claimed and not said, or taken and not confirmed, is written down
+        in that. What waits in a socket stays claimed: it may still be taken, unless its connection was cut before."""
+        self.rest()
+        for pushes in list(self.by_client.values()):
+            for push in list(pushes):
+                self._settle_taken(push)
         self.receipts.close()
         self.is_over = True
 
