@@ -5,7 +5,9 @@ that plan at once cannot both succeed. The commands' order is their urgency.
 
 - A slot without replicas gets its first ones as soon as there are as many brokers as it should have replicas.
 - A move whose new replicas are in sync is finished; one whose new replica is gone is called off.
-- A primary that is drained hands over to another member of the in-sync set.
+- A primary that is drained, or that the end of a move would remove, hands over to that member of the in-sync set which
+  placement ranks first: so whoever came leads its share of what changes hands anyway. Nothing changes hands for that alone:
+  it would cost the slot's memory mailboxes and leases (`mq9 cluster rebalance` does, when an operator says so).
 - Slots move, a few at a time, to where placement wants them; not while any slot has too few in-sync replicas.
 """
 
@@ -27,7 +29,8 @@ def plan(view: View, targets: Targets) -> list[pb.MetaCommand]:
     """What to propose now; empty when all is as it should be. `targets` remembers placement from call to call."""
     if not view.founded:
         return []
-    return [*_assign(view), *_end_moves(view), *_hand_over(view), *_start_moves(view, targets)]
+    where = targets.of(*placement(view))
+    return [*_assign(view), *_end_moves(view), *_hand_over(view, where), *_start_moves(view, where)]
 
 
 def placement(view: View) -> tuple[int, dict[str, Place], int]:
@@ -60,7 +63,7 @@ def _end_moves(view: View) -> Iterator[pb.MetaCommand]:
         if not (slot.adding or slot.removing):
             continue
         if all(name in slot.isr for name in slot.adding):
-            if _may_finish(view, slot):
+            if _may_finish(view, slot) and not (slot.primary in slot.removing and _staying_heirs(view, slot)):
                 yield pb.MetaCommand(finish_move=meta.FinishMove(**place))
         elif not all(_serving(view, name) for name in slot.adding) and slot.primary not in slot.adding:
             yield pb.MetaCommand(cancel_move=meta.CancelMove(**place))
@@ -74,17 +77,33 @@ def _may_finish(view: View, slot: meta.Slot) -> bool:
     return enough and (slot.primary in staying or any(_serving(view, name) for name in staying))
 
 
-def _hand_over(view: View) -> Iterator[pb.MetaCommand]:
+def _heirs(view: View, slot: meta.Slot) -> list[str]:
+    """Who may lead in place of the primary: members of the in-sync set that are there and not drained."""
+    return [name for name in slot.isr if name != slot.primary and _serving(view, name) and not view.brokers[name].drain]
+
+
+def _staying_heirs(view: View, slot: meta.Slot) -> list[str]:
+    return [name for name in _heirs(view, slot) if name not in slot.removing]
+
+
+def _hand_over(view: View, where: list[list[str]]) -> Iterator[pb.MetaCommand]:
     for slot in view.slots.values():
         primary = view.brokers.get(slot.primary)
-        if primary is None or not primary.drain:
+        if primary is None or not (primary.drain or _is_removed_next(view, slot)):
             continue
-        heirs = [name for name in slot.isr if _serving(view, name) and not view.brokers[name].drain]
-        if heirs:
-            yield pb.MetaCommand(transfer=meta.TransferPrimary(slot=slot.slot, epoch=slot.epoch, ver=slot.ver, to=heirs[0]))
+        # To one that the move removes, too, only from one that is drained: else two of them would take turns.
+        heirs = _staying_heirs(view, slot) or (_heirs(view, slot) if primary.drain else [])
+        heir = next((name for name in where[slot.slot] if name in heirs), heirs[0] if heirs else "")
+        if heir:
+            yield pb.MetaCommand(transfer=meta.TransferPrimary(slot=slot.slot, epoch=slot.epoch, ver=slot.ver, to=heir))
 
 
-def _start_moves(view: View, targets: Targets) -> Iterator[pb.MetaCommand]:
+def _is_removed_next(view: View, slot: meta.Slot) -> bool:
+    """Whether the move of the slot may end, and takes its primary away."""
+    return slot.primary in slot.removing and all(name in slot.isr for name in slot.adding) and _may_finish(view, slot)
+
+
+def _start_moves(view: View, where: list[list[str]]) -> Iterator[pb.MetaCommand]:
     assigned = [slot for slot in view.slots.values() if slot.replicas]
     if not view.config.rebalance or any(len(slot.isr) < _isr_wanted(view, slot) for slot in assigned):
         return
@@ -95,7 +114,6 @@ def _start_moves(view: View, targets: Targets) -> Iterator[pb.MetaCommand]:
         going.update(slot.removing)
     # A broker that is only fenced keeps its place: it may be back in a moment with nearly everything. Draining it is how an
     # operator says that it will not be.
-    where = targets.of(*placement(view))
     for slot in assigned:
         if slot.adding or slot.removing or not slot.primary:
             continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -420,6 +421,56 @@ def test_a_drained_broker_gives_everything_up_and_leads_nothing() -> None:
     assert not any("b" in slot.replicas or slot.primary == "b" for slot in world.view.slots.values())
     world.fence("b")
     world.run(rules.forget, meta.ForgetBroker(node="b"))
+
+
+def test_when_a_move_takes_the_primary_away_placement_says_who_leads() -> None:
+    """Also the one that has just come: else a broker that joins would be a replica of many slots, and lead none."""
+    world = World(brokers=4)
+    first, second, third, last = target(0, places_of(world.view.brokers.values()), 4)
+    world.assign(last, third, second)
+    world.run(rules.start_move, meta.StartMove(**world.place(), add=[first], remove=[last]))
+    world.alter(last, last, third, second, first)
+    settle(world)
+    assert world.slot().primary == first
+    assert sorted(world.slot().replicas) == sorted([first, second, third])
+    assert world.slot().epoch == 2, "one change of leader, no more"
+
+
+def test_two_that_a_move_removes_do_not_take_turns_to_lead() -> None:
+    """All who stay are drained: the move ends, and one of them leads until it is moved as well."""
+    world = World(brokers=5)
+    world.run(rules.configure, meta.Configure(rebalance=False))
+    world.assign("a", "b", "c")
+    world.run(rules.start_move, meta.StartMove(**world.place(), add=["d"], remove=["a", "b"]))
+    world.alter("a", *"abcd")
+    for name in "cd":
+        world.run(rules.drain, meta.Drain(node=name))
+    settle(world)
+    assert list(world.slot().replicas) == ["c", "d"]
+    assert (world.slot().primary, world.slot().epoch) == ("c", 2)
+
+
+def test_a_drained_primary_hands_over_to_whom_placement_ranks_first() -> None:
+    world = World(brokers=4)
+    first, second, *rest = target(0, places_of(world.view.brokers.values()), 4)
+    world.assign(first, *reversed([second, *rest][:2]))
+    world.run(rules.drain, meta.Drain(node=first))
+    (transfer,) = [command.transfer for command in plan(world.view, Targets()) if command.WhichOneof("op") == "transfer"]
+    assert transfer.to == second
+
+
+def test_a_broker_that_joins_takes_nothing_from_a_primary_that_stays() -> None:
+    """That would cost memory mailboxes and leases; it leads when an operator says so, or when another is drained."""
+    world = World(brokers=3, slots=64)
+    settle(world)
+    before = {slot.slot: slot.primary for slot in world.view.slots.values()}
+    world.run(rules.register, register("d"))
+    settle(world)
+    assert {slot.slot: slot.primary for slot in world.view.slots.values()} == before
+    world.run(rules.drain, meta.Drain(node="b"))
+    settle(world)
+    led = Counter(slot.primary for slot in world.view.slots.values())
+    assert led["d"] > 5, led
 
 
 def test_a_fenced_broker_keeps_its_place() -> None:
