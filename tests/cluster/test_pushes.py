@@ -345,6 +345,22 @@ def test_what_is_on_its_way_when_a_member_unsubscribes_is_for_others(cluster: Cl
     assert joined(cluster, box) == [(b"two", False)]
 
 
+def test_a_node_about_to_stop_says_no_more_and_learns_what_was_taken(cluster: Cluster3) -> None:
+    box = a_box(cluster)
+    alice, _ = with_one_untaken(cluster, box)
+    partition = cluster["b"].partition(cluster.slot(box))
+    assert partition is not None
+    partition.pushing.rest()
+    cluster["b"].client().send(box, b"two")
+    assert heard(alice) == []
+    assert partition.pushing.is_waiting()
+    take(cluster, alice)
+    assert not partition.pushing.is_waiting()
+    alice.close()
+    cluster.move(cluster.slot(box), "a")
+    assert joined(cluster, box) == [(b"two", False)]
+
+
 def test_a_member_whose_socket_is_full_is_passed_over(cluster: Cluster3) -> None:
     box = a_box(cluster)
     alice, bob, carol = cluster["a"].client(), cluster["b"].client(), cluster["b"].client()
