@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count, islice
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import pytest
 
@@ -70,7 +70,7 @@ def feed(broker: ServerProcess, jobs: Iterator[int], is_over: threading.Event) -
         client.call(b"$mq9.AI.MAILBOX.INFO." + BOX.encode())  # no faster than it is answered
 
 
-async def info(asked: RawClient) -> dict[str, object]:
+async def info(asked: RawClient) -> dict[str, Any]:
     return await asyncio.to_thread(asked.call, b"$mq9.AI.MAILBOX.INFO." + BOX.encode())
 
 
@@ -131,7 +131,7 @@ async def rounds_of(directory: Path, end: End, *, is_owner: bool = True) -> Outc
             victim = owner if is_owner else next(name for name in cluster.names if name != owner)
             got += await work_and_end(cluster, jobs, cluster.brokers[victim], end)
         broker = cluster.brokers["b0"]
-        stored = await asyncio.to_thread(read_all, broker, int(str((await info(broker.raw()))["messages"])))
+        stored = await asyncio.to_thread(read_all, broker, (await info(broker.raw()))["messages"])
     found = outcome(stored, got)
     lost, again, twice, marked = len(found.lost), len(found.unmarked_again), found.twice, found.marked
     title = f"queue group on 3 brokers, {ROUNDS} ends of {'its owner' if is_owner else 'another'}, {len(stored)} jobs"
