@@ -1,19 +1,32 @@
-"""WebSocket clients that are not browsers: who may connect, and what bad frames cost."""
+"""WebSocket clients that are not browsers: who may connect, what bad frames and slow reading cost, and how it ends."""
 
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import aiohttp
 import nats
 import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection, connect
 
+from mq9.limits import PUSH_WINDOW_BYTES
+from tests.broker.hosted import HOST, Hosted
 from tests.conftest import MakeServer
+from tests.support.server import ServerProcess
 
 # nats-py connects with an argument that aiohttp has deprecated; as an error it would only make nats-py try for ever.
 pytestmark = [pytest.mark.anyio, pytest.mark.filterwarnings("ignore:parameter 'timeout' of type 'float':DeprecationWarning")]
 TIMEOUT_S = 10
+SMALL_BUFFER_BYTES = 16 * 1024
+SIZE_BYTES = 256 * 1024
+COUNT = 80  # of that size: more than the kernel keeps of a connection
+PENDING_BYTES_MAX = 1024 * 1024
 
 
 async def _status(url: str, origin: str | None) -> int:
@@ -106,3 +119,103 @@ async def test_what_is_no_handshake_is_ended(start_server: MakeServer, said: byt
         while part := opened.recv(65536):
             ended += part
         assert b" 101 " not in ended
+
+
+# --- Off ------------------------------------------------------------------------------------------------------------
+
+
+def _listening(pid: int) -> set[int]:
+    """The ports a process listens on."""
+    mine = {str(each.readlink()) for each in Path(f"/proc/{pid}/fd").iterdir()}
+    rows = [line.split() for name in ("tcp", "tcp6") for line in Path(f"/proc/{pid}/net/{name}").read_text().splitlines()[1:]]
+    return {int(row[1].rpartition(":")[2], 16) for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in mine}
+
+
+@pytest.mark.skipif(not Path("/proc/self/net/tcp").exists(), reason="only Linux says what a process listens on")
+def test_a_server_that_was_not_told_to_listens_for_no_websocket(tmp_path: Path) -> None:
+    server = ServerProcess(tmp_path).start()
+    try:
+        assert server.websocket_url is None
+        assert _listening(server.pid) == {server.port, server.ready.monitor_port}
+    finally:
+        server.stop()
+
+
+# --- Slow, and at the end -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def hosted() -> Iterator[Hosted]:
+    server = Hosted(ws_port=0, max_pending=PENDING_BYTES_MAX)
+    yield server
+    server.stop()
+
+
+@contextmanager
+def _lazy(hosted: Hosted, said: bytes = b"") -> Iterator[ClientConnection]:
+    """A client that has said this, and reads one message whenever it is asked to; nothing keeps much for it."""
+    plain = socket.socket()
+    plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_BUFFER_BYTES)
+    plain.connect((HOST, hosted.server.ws_port))
+    url = f"ws://{HOST}:{hosted.server.ws_port}"
+    with connect(url, sock=plain, max_queue=1, max_size=None, compression=None, ping_interval=None) as client:
+        client.send(b'CONNECT {"verbose":false,"headers":true}\r\n' + said + b"PING\r\n")
+        heard = b""
+        while b"PONG" not in heard:
+            heard += _heard(client)
+        yield client
+
+
+def _heard(client: ClientConnection) -> bytes:
+    said = client.recv(TIMEOUT_S)
+    assert isinstance(said, bytes)
+    return said
+
+
+def _ids(said: bytes) -> list[int]:
+    return [int(found) for found in re.findall(rb"mq9-msg-id: (\d+)", said)]
+
+
+def test_one_that_does_not_read_is_closed_as_a_slow_consumer(hosted: Hosted) -> None:
+    """And not kept everything for."""
+    with _lazy(hosted, b"SUB a 1\r\n") as client:
+        publisher = hosted.raw()
+        for _ in range(COUNT):
+            publisher.pub(b"a", bytes(SIZE_BYTES))
+        publisher.flush()
+        assert hosted.on_loop(lambda: hosted.server.hub.traffic.slow_consumers) == 1
+        heard = b""
+        with pytest.raises(ConnectionClosed):
+            while True:
+                heard = _heard(client)
+        assert heard.endswith(b"-ERR 'Slow Consumer'\r\n")
+
+
+def test_one_that_does_not_read_is_pushed_to_at_its_own_pace(hosted: Hosted) -> None:
+    sender = hosted.raw()
+    assert sender.call(b"$mq9.AI.MAILBOX.CREATE", {"name": "box"})["error"] == ""
+    for _ in range(COUNT):
+        assert sender.call(b"$mq9.AI.MSG.SEND.box", bytes(SIZE_BYTES))["error"] == ""
+    with _lazy(hosted) as client:
+        client.send(b"SUB $mq9.AI.MAILBOX.MSG.box.* 1\r\n")
+        got = _ids(_heard(client))  # 1, and the rest is on its way
+        for _ in range(COUNT):
+            sender.flush()  # a turn of the loop: enough for another window
+        (session,) = [each for each in hosted.server.hub.sessions.values() if each.subscriptions]
+        assert hosted.on_loop(lambda: session.link.pending) <= 2 * (PUSH_WINDOW_BYTES + SIZE_BYTES)
+        assert session.link.out_bytes < COUNT * SIZE_BYTES
+        while got[-1] < COUNT:
+            got += _ids(_heard(client))
+        assert got == list(range(1, COUNT + 1))
+
+
+async def test_a_server_that_stops_says_goodbye(start_server: MakeServer) -> None:
+    """A close frame: without one a browser reports a broken connection."""
+    server = start_server(ws_port=0)
+    async with aiohttp.ClientSession() as session, session.ws_connect(str(server.websocket_url)) as opened:
+        await _say(opened, b'CONNECT {"verbose":false}\r\nPING\r\n', b"PONG")
+        stopping = asyncio.create_task(asyncio.to_thread(server.stop))
+        while (message := await opened.receive(TIMEOUT_S)).type is aiohttp.WSMsgType.BINARY:
+            pass
+        assert (message.type, message.data) == (aiohttp.WSMsgType.CLOSE, aiohttp.WSCloseCode.OK)
+    assert await stopping == 0
