@@ -27,6 +27,19 @@ ALERTS = [
 ]
 
 
+async def connect(url: str) -> Nats:
+    """A connection, or an error at once. By itself nats-py goes on trying for a minute, and logs every failure."""
+    failures: list[Exception] = []
+
+    async def failed(failure: Exception) -> None:
+        failures.append(failure)
+
+    try:
+        return await nats.connect(url, max_reconnect_attempts=1, reconnect_time_wait=0.1, error_cb=failed)
+    except nats.errors.NoServersError:
+        raise ConnectionError(f"cannot connect to {url}: {failures[-1]}") from None
+
+
 async def monitor(connection: Nats, name: str) -> None:
     """Makes the public mailbox. `mq9 mailbox create --public` does the same."""
     wanted = {"name": name, "public": True, "desc": f"alerts of {name}", "ttl": 600}
@@ -49,7 +62,7 @@ async def find(connection: Nats, desc: str) -> str:
 
 async def listen(url: str, who: str, desc: str, priority: str, count: int) -> list[str]:
     """An agent: subscribes to one priority (`*`: to all), and returns the first `count` alerts it gets."""
-    connection = await nats.connect(url)
+    connection = await connect(url)
     try:
         address = await find(connection, desc)
         subscription = await connection.subscribe(f"$mq9.AI.MAILBOX.MSG.{address}.{priority}")
@@ -66,7 +79,7 @@ async def main(url: str = URL) -> None:
     """Two agents wait before there is anything to hear, the monitor speaks, and one agent comes late."""
     name = f"alerts.{secrets.token_hex(4)}"
     desc = f"alerts of {name}"
-    connection = await nats.connect(url)
+    connection = await connect(url)
     async with asyncio.TaskGroup() as agents:
         pager = agents.create_task(listen(url, "pager", desc, "critical", 1))
         logbook = agents.create_task(listen(url, "logbook", desc, "*", len(ALERTS)))

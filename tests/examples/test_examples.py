@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import cache
@@ -10,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.examples.programs import EXAMPLES, Example
+from tests.examples.programs import EXAMPLES, TIMEOUT_S, Example, user_environment
 from tests.support.server import ServerProcess
 
 NAMES = sorted(path.stem for path in EXAMPLES.glob("*.py"))
@@ -58,6 +60,20 @@ def test_an_example_ends_as_the_page_says(name: str, run: Run) -> None:
 def test_the_address_may_be_given_as_an_argument(shared_server: ServerProcess, tmp_path: Path) -> None:
     with Example("task_result", "nats://127.0.0.1:1", tmp_path, shared_server.url) as example:
         assert example.finish() == RESULTS["task_result"]
+
+
+# The pump has the patience of a device whose network comes and goes: it tries for half a minute.
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "offline_edge"])
+def test_without_a_server_an_example_says_so_and_ends(name: str) -> None:
+    url = "nats://127.0.0.1:1"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", EXAMPLES / f"{name}.py"], env=user_environment(url), stdin=subprocess.DEVNULL,
+        capture_output=True, text=True, timeout=TIMEOUT_S, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (1, "")
+    *before, last = done.stderr.splitlines()
+    assert f"cannot connect to {url}: " in last
+    assert not [line for line in before if "encountered error" in line]
 
 
 def test_a_result_is_stored_while_the_planner_is_away(run: Run) -> None:
