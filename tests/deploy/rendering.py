@@ -1,6 +1,7 @@
 """The chart rendered by the real Helm, the compose file read by Compose's own loader; both are built from Go modules once.
 
-The tests that need them are marked `heavy`: the first run on a machine compiles Helm for a minute or two.
+Compiling Helm takes a minute or two, so that tests that need it are `heavy` (make interop) until it is built on a machine, and
+take seconds, with all others, from then on.
 """
 
 from __future__ import annotations
@@ -8,13 +9,14 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import pytest
 import yaml
 
-from tests.interop.programs import Program, prepare
+from tests.interop.programs import Program, is_built, prepare
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "helm" / "mq9"
@@ -46,6 +48,16 @@ CHECK = Program(
     ("{build}/check",),
     root=TOOLS,
 )
+BUILDS_TOOLS = [pytest.mark.timeout(1200), *([] if is_built(HELM) and is_built(CHECK) else [pytest.mark.heavy])]
+"""Marks of tests that run one of them."""
+Test = TypeVar("Test", bound=Callable[..., Any])
+
+
+def builds_tools(test: Test) -> Test:
+    """The same marks, for one test."""
+    for mark in BUILDS_TOOLS:
+        test = mark(test)
+    return test
 
 
 class RefusedError(Exception):

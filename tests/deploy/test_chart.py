@@ -15,11 +15,23 @@ from meta_service.settings import parse_members
 from meta_service.settings import resolve as resolve_meta
 from mq9.settings import FIELDS, Settings, meta_addresses, resolve
 from tests.deploy.kube import kubernetes
-from tests.deploy.rendering import CHART, CHECK, HELM, Manifest, RefusedError, environment, of_kind, pods, rendered, run
+from tests.deploy.rendering import (
+    BUILDS_TOOLS,
+    CHART,
+    CHECK,
+    HELM,
+    Manifest,
+    RefusedError,
+    environment,
+    of_kind,
+    pods,
+    rendered,
+    run,
+)
 
 ANYWHERE = "0.0.0.0"  # noqa: S104  # compared
 TMP = {"name": "tmp", "mountPath": "/tmp"}  # noqa: S108  # an empty volume there
-pytestmark = [pytest.mark.heavy, pytest.mark.timeout(1200)]
+pytestmark = BUILDS_TOOLS
 
 EXPOSED: dict[str, Any] = {
     "tls": {"client": {"existingSecret": "client-tls", "verify": True}, "cluster": {"existingSecret": "cluster-tls"}},

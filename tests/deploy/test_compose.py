@@ -27,7 +27,7 @@ from tests.deploy.composition import (
     image_environment,
     services,
 )
-from tests.deploy.rendering import CHECK, RefusedError, run
+from tests.deploy.rendering import CHECK, RefusedError, builds_tools, run
 
 CLUSTER = {"keys", *METAS, *BROKERS}
 
@@ -41,8 +41,7 @@ def plain() -> dict[str, dict[str, Any]]:
 # --- What Compose makes of it -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.heavy
-@pytest.mark.timeout(1200)
+@builds_tools
 @pytest.mark.parametrize(
     ("profiles", "wanted"),
     [((), CLUSTER), (("prometheus",), CLUSTER | {"prometheus"}), (("single",), {"single"})],
@@ -58,8 +57,7 @@ def test_compose_takes_it_and_starts(profiles: tuple[str, ...], wanted: set[str]
     assert len(published) == len(set(published))
 
 
-@pytest.mark.heavy
-@pytest.mark.timeout(1200)
+@builds_tools
 def test_compose_refuses_what_is_wrong(tmp_path: Path) -> None:
     broken = tmp_path / "docker-compose.yml"
     for right, wrong in (("    ports: [", "    port: ["), ("meta1: { condition", "meta9: { condition")):

@@ -130,6 +130,11 @@ def _run(command: list[str], directory: Path, timeout_s: float) -> str:
     return "" if done.returncode == 0 else (done.stderr + done.stdout).strip() or f"{command[0]} exited {done.returncode}"
 
 
+def is_built(program: Program) -> bool:
+    """Whether running it needs no registry and no compiler's minutes any more."""
+    return (cache() / f"{program.folder}-{_digest(program)}" / "done").exists()
+
+
 def prepare(program: Program) -> list[str]:
     """The command line that runs the program, after building it if need be. Skips the test, with the reason, or fails it."""
     missing = [tool for tool in program.tools if shutil.which(tool) is None]
