@@ -2,6 +2,7 @@
 
 lease       serves what it led although its session is over, and does not hear who leads it now
 replicas    answers when it has an entry itself, without asking whether its replicas do
+patience    when it stops, waits for what it has pushed to be taken for longer than anybody has: no test has to be quick then
 """
 
 from __future__ import annotations
@@ -62,6 +63,8 @@ def main(rule: str) -> int:
         setattr(node, "Replicator", Stubborn)  # noqa: B010  # see above
     elif rule == "replicas":
         setattr(replicator, "Leader", Hasty)  # noqa: B010  # see above
+    elif rule == "patience":
+        setattr(node, "SETTLE_S", 30.0)  # noqa: B010  # see above
     else:
         raise SystemExit(f"no such rule: {rule}")
     return run(resolve({}, os.environ))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -23,18 +24,25 @@ from tests.chaos.tally import report
 from tests.cluster.checker import pause
 from tests.cluster.processes import Cluster
 from tests.meta.cluster import until
-from tests.push.mail import PUSHED, difference, fill, is_marked, make, member, numbers
+from tests.push.mail import PUSHED, difference, fill, frames_to_end, is_marked, make, member, numbers
 from tests.support.raw import Closed, Frame, RawClient, header_block
 from tests.support.server import ServerProcess
 
 pytestmark = pytest.mark.anyio
 
 BOX: Final = "work"
+LARGE_BYTES: Final = 32 * 1024  # a hundred of these are several times what is pushed ahead of a member elsewhere
 BACKLOG: Final = 3000  # jobs that are there when a round begins; more come all the time
 AT_ONCE: Final = 50
 ROUNDS: Final = 2
 DONE_S: Final = 30.0
 End = Callable[[ServerProcess], int]
+
+
+class Patient(Cluster):
+    """Brokers that stop as slowly as they have to."""
+
+    command = [sys.executable, "-m", "tests.cluster.programs", "patience"]  # noqa: RUF012  # as of the base
 
 
 class Outcome(NamedTuple):
@@ -149,3 +157,25 @@ async def test_a_broker_that_is_killed_loses_nothing_and_what_comes_again_says_s
 async def test_a_broker_that_is_stopped_loses_and_repeats_nothing(tmp_path: Path, is_owner: bool) -> None:
     """Of a stopped owner's members elsewhere it was not known what they had taken, and that came again."""
     assert await rounds_of(tmp_path, ServerProcess.stop, is_owner=is_owner) == ([], [], 0, 0)
+
+
+async def test_a_broker_that_stops_waits_for_a_member_elsewhere_that_reads_slowly(tmp_path: Path) -> None:
+    got: list[Frame] = []
+    async with Patient(tmp_path, metas=1) as cluster:
+        await asyncio.to_thread(make, cluster.brokers["b0"], BOX)
+        owner = cluster.brokers[await cluster.owner(BOX)]
+        other = next(broker for broker in cluster.running if broker is not owner)
+        slow, _ = member(other, BOX, b"workers", is_slow=True)
+        await asyncio.to_thread(slow.flush)
+        await asyncio.to_thread(fill, owner, BOX, range(100), LARGE_BYTES)
+        near = owner.raw()
+        stopping = asyncio.create_task(asyncio.to_thread(owner.stop))
+        await asyncio.to_thread(frames_to_end, near)
+        await pause(0.5)  # without the wait the group has another broker by then
+        reading = asyncio.create_task(asyncio.to_thread(read, slow, got))
+        assert await stopping == 0
+        asked = other.raw()
+        await until("the group to have done everything", lambda: is_done(asked), DONE_S)
+        slow.send(b"PING\r\n")
+        await reading
+    assert outcome(range(100), got) == ([], [], 0, 0)
