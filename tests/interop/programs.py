@@ -1,8 +1,8 @@
 """The clients under test as programs: what each needs, how it is built once and kept, how it is run.
 
 Builds are kept outside the repository, in ~/.cache/mq9-interop (or $MQ9_INTEROP_CACHE), by a digest of their sources, so
-that only the first run on a machine compiles. Getting a client from its registry may fail where there is none: the tests
-then skip and say so. Compiling our own few lines against it must not fail.
+that only the first run on a machine compiles. A client's registry may be out of reach: the tests then skip and say so. Any
+other failure to get a client (a lock file that does not fit, a checksum) or to compile our own few lines against it fails.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -23,6 +24,15 @@ HERE = Path(__file__).parent
 FETCH_TIMEOUT_S = 240
 BUILD_TIMEOUT_S = 840
 Commands = list[list[str]]
+# How npm, Go, Maven, Cargo and our own clock say that they could not reach where packages come from.
+UNREACHABLE = re.compile(
+    r"ENOTFOUND|EAI_AGAIN|ECONNREFUSED|ETIMEDOUT|ENETUNREACH|EHOSTUNREACH|ERR_SOCKET_TIMEOUT"
+    r"|no such host|unknown host|name or service not known|could(n't| not) resolve host|name resolution"
+    r"|connection refused|(could not|couldn't|failed to) connect|network is unreachable|no route to host"
+    r"|i/o timeout|tls handshake timeout|(connect(ion)?|read|operation|request|resolving) timed out|timeout was reached"
+    r"|took more than \d+ s",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
@@ -32,7 +42,7 @@ class Program:
     name: str
     folder: str
     tools: tuple[str, ...] = ()
-    fetch: tuple[tuple[str, ...], ...] = ()  # reaches a registry: may fail, and then the tests skip
+    fetch: tuple[tuple[str, ...], ...] = ()  # asks a registry: where it cannot be reached the tests skip
     build: tuple[tuple[str, ...], ...] = ()  # compiles: must work
     command: tuple[str, ...] = ()
     needs: Callable[[], str] = lambda: ""  # what is missing besides the tools, or ""
@@ -44,20 +54,22 @@ def _missing_nats_c() -> str:
 
 
 MAVEN = ("mvn", "--quiet", "--batch-mode")
+# By its whole name: without a network the short one is only said to be unknown.
+COPY_JARS = "org.apache.maven.plugins:maven-dependency-plugin:2.8:copy-dependencies"
 PROGRAMS = (
     Program("nats-py", "python", command=(sys.executable, "{source}/suite.py")),
     Program(
         "nats.js-2",
         "js",
         ("node", "npm"),
-        (("npm", "ci", "--silent", "--ignore-scripts", "--no-audit", "--no-fund"),),
+        (("npm", "ci", "--loglevel=error", "--ignore-scripts", "--no-audit", "--no-fund"),),
         command=("node", "{source}/suite.mjs", "nats"),
     ),
     Program(
         "nats.js-3",
         "js",
         ("node", "npm"),
-        (("npm", "ci", "--silent", "--ignore-scripts", "--no-audit", "--no-fund"),),
+        (("npm", "ci", "--loglevel=error", "--ignore-scripts", "--no-audit", "--no-fund"),),
         command=("node", "{source}/suite.mjs", "@nats-io/transport-node"),
     ),
     Program(
@@ -80,7 +92,7 @@ PROGRAMS = (
         "jnats",
         "java",
         ("mvn", "javac", "java"),
-        ((*MAVEN, "dependency:copy-dependencies", "-DoutputDirectory={build}/lib"),),
+        ((*MAVEN, COPY_JARS, "-DoutputDirectory={build}/lib"),),
         (("javac", "-cp", "{build}/lib/*", "-d", "{build}/classes", "Suite.java"),),
         ("java", "-cp", "{build}/lib/*:{build}/classes", "Suite"),
     ),
@@ -157,8 +169,10 @@ def _build(program: Program, build: Path, places: dict[str, str]) -> None:
     shutil.copytree(program.root / program.folder, source, ignore=shutil.ignore_patterns("node_modules", "target", "__pycache__"))
     for step in program.fetch:
         output = _run([word.format(**places) for word in step], source, FETCH_TIMEOUT_S)
-        if output:
+        if output and UNREACHABLE.search(output):
             pytest.skip(f"{program.name} cannot be had here: {output[-300:]}")
+        if output:
+            pytest.fail(f"{program.name} cannot be fetched:\n{output}")
     for step in program.build:
         output = _run([word.format(**places) for word in step], source, BUILD_TIMEOUT_S)
         if output:

@@ -35,7 +35,7 @@ PAGE = Program(
     "browser clients",
     "browser",
     ("node", "npm", "chromium"),
-    (("npm", "ci", "--silent", "--ignore-scripts", "--no-audit", "--no-fund"),),
+    (("npm", "ci", "--loglevel=error", "--ignore-scripts", "--no-audit", "--no-fund"),),
     (BUNDLE,),
     ("{build}/page.js",),
 )
