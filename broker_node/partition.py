@@ -31,7 +31,7 @@ from broker_node.router.client import Client
 from broker_node.router.request import Request
 from broker_node.router.sublist import Subscription
 from mq9.clock import Clock
-from mq9.errors import Mq9Error, error
+from mq9.errors import Mq9Error, StorageError, error
 from mq9.limits import SLOTS
 from mq9.settings import Settings
 from mq9.storage.commit import Commit, GroupCommit
@@ -84,6 +84,20 @@ class Partition:
         self.timers = self.mailboxes.timers
         self.timers.on_earlier = self._arm
 
+    def watch_damage(self, met: Callable[[StorageError], None], is_whole_elsewhere: Callable[[], bool]) -> None:
+        """In a cluster: `met` hears, often more than once, what could not be read; others may have it whole."""
+        self.mailboxes.on_damaged = self.timers.on_damaged = met
+        self.mailboxes.is_whole_elsewhere = is_whole_elsewhere
+
+    def told(self, failure: Mq9Error) -> Mq9Error:
+        """What is said of an error to whoever asked: with damage that is repaired, to ask again."""
+        if failure.code != "DATA_DAMAGED" or not isinstance(failure, StorageError):
+            return failure
+        self.mailboxes.on_damaged(failure)
+        if not self.mailboxes.is_whole_elsewhere():
+            return failure
+        return error("UNAVAILABLE", reason="what is stored here is damaged; a broker that has it whole takes over, ask again")
+
     def after_staged(self, mailbox: Mailbox, look: Callable[[], None], request: Request) -> None:
         """Run `look` once everything sent to `mailbox` so far is visible: at once if it is."""
         if not mailbox.staged_ops:
@@ -117,7 +131,11 @@ class Partition:
         if push.group:
             client.keep_little()
         self._pushes[sub] = push
-        self.pushing.add(push)
+        try:
+            self.pushing.add(push)
+        except StorageError:  # it is known nevertheless; in a cluster it is taken to whoever has the mailbox whole
+            if self.slot is None:
+                raise
 
     def push_of(self, sub: Subscription) -> Push | None:
         """What is known of a subscription: how far it has been told."""

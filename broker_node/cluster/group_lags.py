@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import heapq
 import logging
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
+from broker_node.mailbox.mailboxes import ignore
 from broker_node.mailbox.model import Definition, GroupRow
 from mq9.errors import StorageError
 from mq9.limits import GROUP_LAG_COUNT_MAX
@@ -69,6 +70,7 @@ class GroupLags:
         self._store = store
         self._clock = clock
         self._served = served
+        self.on_damaged: Callable[[int, StorageError], None] = ignore  # gets the slot of what could not be read
         self._found: list[_Lag] = []  # in this round
         self._worst: list[tuple[_Lag, str]] = []  # in the last one that is complete, with what is shown of the address
         self._walk: Iterator[int] | None = None
@@ -99,7 +101,8 @@ class GroupLags:
                 rows += next(self._walk)
         except StopIteration:
             self._walk = None
-            self._worst = [(each, self._shown(each)) for each in heapq.nlargest(TOLD_MAX, self._found)]
+            worst = ((each, self._shown(each)) for each in heapq.nlargest(TOLD_MAX, self._found))
+            self._worst = [(each, shown) for each, shown in worst if shown is not None]
             self._found = []
         except StorageError as failure:
             log.debug("cannot tell how far groups are behind: %s", failure)
@@ -126,8 +129,13 @@ class GroupLags:
             if state_row is not None:
                 group = _group(unseal(*row))
                 yield from self._count(mailbox, row[0][8:].decode(), group, unpack_state(state_key, state_row))
-        except StorageError as failure:  # who needs what is damaged meets it, and has it repaired
-            log.debug("cannot tell how far a group is behind: %s", failure)
+        except StorageError as failure:
+            self._damaged(row[0], failure)
+
+    def _damaged(self, key: bytes, failure: StorageError) -> None:
+        """Something of the mailbox whose id `key` begins with cannot be read: nothing is told of that group."""
+        log.debug("cannot tell how far a group is behind: %s", failure)
+        self.on_damaged(int.from_bytes(key[:2]), failure)
 
     def _count(self, mailbox: int, name: str, group: GroupRow, state: MailboxState) -> Iterator[int]:
         lag = 0
@@ -156,12 +164,16 @@ class GroupLags:
         else:
             heapq.heappushpop(self._found, found)
 
-    def _shown(self, lag: _Lag) -> str:
-        """What is told of a mailbox's address."""
+    def _shown(self, lag: _Lag) -> str | None:
+        """What is told of a mailbox's address; None when it cannot be read whether that is a secret."""
         key = mailbox_key(lag.address, lag.mailbox >> 48)
-        row = self._store.get(Table.MAILBOX, key)
         text = lag.address.decode("utf-8", "replace")
-        is_public = row is not None and _definition(unseal(key, row)).public
+        try:
+            row = self._store.get(Table.MAILBOX, key)
+            is_public = row is not None and _definition(unseal(key, row)).public
+        except StorageError as failure:
+            self._damaged(key, failure)
+            return None
         return text if is_public or len(text) <= _ADDRESS_SHOWN else f"{text[:_ADDRESS_SHOWN]}..."
 
     def _confirmed(self, mailbox: int, group_id: int) -> list[list[Range]]:

@@ -95,7 +95,9 @@ class ClusterNode:
         links, replicator = self.links, self.replicator
         replicator.on_given_up = self.membership.register_anew
         replicator.on_floors = self.offsets.changed
+        self.served.leaders = replicator.leaders
         self.served.on_damaged = replicator.damaged
+        self.group_lags.on_damaged = self.served.met
         links.on_batch = self._on_batch
         links.on_up = self._link_up
         links.on_down = self._link_down
@@ -194,6 +196,7 @@ class ClusterNode:
         self.replicator.tick()
         self.cut_off.look()
         self.group_lags.step()
+        self.served.mend()
 
     def _lease_changed(self, holds: bool) -> None:
         self.replicator.lease_changed(holds)

@@ -7,7 +7,7 @@ from itertools import chain, count
 from typing import TYPE_CHECKING, Final
 
 from broker_node.cluster.envelopes import DONE, MOVED, NOT_LEADER, ROW_BYTES, Forward, Reply, read_forwards
-from broker_node.cluster.requests import ANY_SLOT, Ask, Nobody
+from broker_node.cluster.requests import ANY_SLOT, Ask, Nobody, told
 from broker_node.router.dispatch import Command, Placement, resolve
 from broker_node.router.request import Request
 from mq9.errors import Mq9Error, error
@@ -73,7 +73,9 @@ class RemoteRequest(Request):
 
     def fail(self, failure: Mq9Error, **fields: object) -> None:
         """As a plain request; but if it failed because its slot moved away, its node decides what becomes of it."""
-        if failure.code == "UNAVAILABLE" and self._owner.node.partition(self._slot) is None:
+        partition = self._owner.node.partition(self._slot)
+        failure = told(partition, failure)
+        if failure.code == "UNAVAILABLE" and partition is None:
             self._link.say("replies", Reply(self._number, MOVED), ROW_BYTES)
         else:
             super().fail(failure, **fields)
@@ -141,6 +143,8 @@ class Owner:
         def answer(failure: Mq9Error | None, payload: bytes) -> None:
             reply = Reply(forward.request, payload=payload)
             if failure is not None:
+                if forward.slot != ANY_SLOT:
+                    failure = told(self.node.partition(forward.slot), failure)
                 reply.header, reply.payload = failure.code.encode(), failure.text.encode()
                 if failure.code == "UNAVAILABLE" and forward.slot != ANY_SLOT and self.node.partition(forward.slot) is None:
                     reply.outcome = MOVED
@@ -156,7 +160,7 @@ class Owner:
         try:
             self.internal[ask.subject](ask.payload, ask.done)
         except Mq9Error as failure:
-            ask.done(failure, b"")
+            ask.done(told(self.node.partition(ask.slot), failure), b"")
 
     def on_gone(self, link: PeerLink, gone: Iterable[peer.ClientGone]) -> None:
         """Clients of a node have closed; after the requests of the same batch, which they may have said before."""

@@ -17,7 +17,7 @@ from broker_node.cluster.requests import ANY_SLOT, Ask
 from broker_node.handlers.mailbox_info import describe
 from broker_node.mailbox.listing import Listed, Page
 from broker_node.partition import Partition, brief
-from mq9.errors import Mq9Error, error
+from mq9.errors import Mq9Error, StorageError, error
 from mq9.storage.layout import mailbox_key
 
 if TYPE_CHECKING:
@@ -105,8 +105,11 @@ class PublicLists:
             room = wanted.limit - len(found)
             if room <= 0 or looks <= 0:
                 return _Found(found, head + after)
-            addresses, following = partition.mailboxes.public_page(after, wanted.prefix, room, looks)
-            found += self._shown(partition, head, addresses, full=wanted.full)
+            try:
+                addresses, following = partition.mailboxes.public_page(after, wanted.prefix, room, looks)
+                found += self._shown(partition, head, addresses, full=wanted.full)
+            except StorageError as failure:
+                raise partition.told(failure) from failure
             looks -= partition.mailboxes.count()
             if following:
                 return _Found(found, head + following)

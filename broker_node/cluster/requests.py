@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from broker_node.cluster.envelopes import ANSWER, Reply
 from broker_node.handlers import mailbox_create
 from broker_node.router.request import Request
-from mq9.errors import Mq9Error, from_reply
+from mq9.errors import Mq9Error, error, from_reply
 from mq9.protocol.headers import parse_send_headers
 
 if TYPE_CHECKING:
+    from broker_node.partition import Partition
     from broker_node.router.client import Client
     from broker_node.router.sublist import Subscription
 
@@ -26,8 +27,20 @@ FETCH: Final = b"$mq9.AI.MSG.FETCH."
 CREATE: Final = b"$mq9.AI.MAILBOX.CREATE"
 
 
+def told(partition: Partition | None, failure: Mq9Error) -> Mq9Error:
+    """What is said of an error in a slot: damage that was met is reported, and no answer where another has the slot whole."""
+    if failure.code != "DATA_DAMAGED":
+        return failure
+    if partition is None:  # it was given up for that
+        return error("UNAVAILABLE", reason="the mailbox moves to another broker")
+    return partition.told(failure)
+
+
 class Placing(Protocol):
     """What a request asks of the cluster when it could not be carried out."""
+
+    def partition(self, slot: int) -> Partition | None:
+        """The partition of a slot that is served here now."""
 
     def take_back(self, request: PlacedRequest) -> bool:
         """Whether the slot has moved away under the request, and it was sent after it."""
@@ -89,8 +102,10 @@ class PlacedRequest(Request):
 
     def fail(self, failure: Mq9Error, **fields: object) -> None:
         """As a plain request; but if it failed because its slot moved away, it goes after it where it may."""
-        if failure.code == "UNAVAILABLE" and self.placing is not None and self.placing.take_back(self):
-            return
+        if self.placing is not None:
+            failure = told(self.placing.partition(self.slot), failure)
+            if failure.code == "UNAVAILABLE" and self.placing.take_back(self):
+                return
         super().fail(failure, **fields)
 
     def refuse(self, failure: Mq9Error) -> None:

@@ -37,6 +37,11 @@ def ignore(*_: object) -> None:
     """What a hook does until its room has set it."""
 
 
+def nowhere() -> bool:
+    """Outside a cluster there is one copy of everything."""
+    return False
+
+
 class Mailboxes:
     """Every mailbox of one partition. The other rooms of the domain get at mailboxes, time and stores through it."""
 
@@ -55,7 +60,8 @@ class Mailboxes:
             shelf.commit.on_failure = partial(self.commit_failed, shelf)
         self.on_load: Callable[[Mailbox], object] = ignore  # delayed.py looks for what fell due meanwhile
         self.on_active: Callable[[Mailbox], None] = ignore  # pushing.py sees whether somebody subscribed to it
-        self.on_damaged: Callable[[StorageError], None] = ignore  # in a cluster another node may have it whole
+        self.on_damaged: Callable[[StorageError], None] = ignore
+        self.is_whole_elsewhere: Callable[[], bool] = nowhere  # in a cluster: what is damaged here will be repaired
         self.on_removed: Callable[[Mailbox], None] = ignore  # fetching.py answers those who wait
         self.on_listed: Callable[[Mailbox, str], None] = ignore  # a public mailbox came or went
         self.count_all: Callable[[], int] = self.count  # on this node, also those of other partitions
@@ -97,6 +103,13 @@ class Mailboxes:
         return mailbox if mailbox is not None and mailbox.id == mailbox_id else None
 
     def _load(self, address: bytes) -> Mailbox | None:
+        try:
+            return self._read(address)
+        except StorageError as failure:  # whoever wants the mailbox, and not all of them answer somebody
+            self.on_damaged(failure)
+            raise
+
+    def _read(self, address: bytes) -> Mailbox | None:
         if not address or len(address) > 256:
             return None
         for shelf in (self.durable, self.memory):
@@ -270,7 +283,11 @@ class Mailboxes:
         now_ms = self.clock.wall_ms()
         found = []
         for key, value in rows:
-            definition = _definitions.decode(unseal(key, value))
+            try:
+                definition = _definitions.decode(unseal(key, value))
+            except StorageError as failure:
+                self.on_damaged(failure)
+                raise
             if not definition.expires_ms or definition.expires_ms > now_ms:
                 found.append((key[2:], definition))
         return found, rows[-1][0] if len(rows) == limit else b""

@@ -56,6 +56,7 @@ class Reclaim:
                 self._step(shelf)
             except StorageError as failure:
                 self._complain(failure)
+                self.boxes.on_damaged(failure)
 
     def _step(self, shelf: Shelf) -> None:
         room = RECLAIM_PER_TICK - self._expire(shelf, RECLAIM_PER_TICK)
@@ -84,6 +85,7 @@ class Reclaim:
             self.damaged.add(failure.text)
             self.boxes.counters.damaged_records += 1
             log.error("what is over cannot be read: %s; run `mq9 verify`", failure.text)
+        self.boxes.on_damaged(failure)
 
     # --- What expired -----------------------------------------------------------------------------------------
 

@@ -12,6 +12,8 @@ import logging
 from collections.abc import Callable
 from typing import Any, Final
 
+from mq9.errors import StorageError
+
 log = logging.getLogger("mq9.timers")
 
 RUN_MAX: Final = 2000  # work of one call, so that a million things due at once do not hold the loop
@@ -41,10 +43,11 @@ class Timer:
 class TimerHeap:
     """See the module. Deadlines are monotonic seconds."""
 
-    __slots__ = ("_cancelled", "_heap", "_sequence", "on_earlier")
+    __slots__ = ("_cancelled", "_heap", "_sequence", "on_damaged", "on_earlier")
 
     def __init__(self) -> None:
         self.on_earlier: Callable[[float], None] = _nobody_asks  # called with the deadline when it is the earliest now
+        self.on_damaged: Callable[[StorageError], None] | None = None  # hears what a timer could not read
         self._heap: list[tuple[float, int, Timer]] = []
         self._sequence = itertools.count()
         self._cancelled = 0
@@ -91,8 +94,11 @@ class TimerHeap:
             if call is not None:
                 try:
                     work += call(*args) or 0
-                except Exception:  # one timer's bug must not keep the others from running
-                    log.exception("a bug in a timer")
+                except Exception as failure:  # one timer's bug must not keep the others from running
+                    if self.on_damaged is not None and isinstance(failure, StorageError):
+                        self.on_damaged(failure)
+                    else:
+                        log.exception("a bug in a timer")
 
 
 def _nobody_asks(deadline_s: float) -> None:

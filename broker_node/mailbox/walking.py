@@ -33,11 +33,16 @@ class Walking:
         self.boxes = boxes
 
     def live(self, mailbox: Mailbox, row_key: bytes, row: bytes, now_ms: int) -> StoredMessage | None:
-        """The message in a row, or None if it has expired or is damaged (which is reported)."""
+        """The message in a row, or None if it has expired or is damaged (which is reported).
+
+        Raises DATA_DAMAGED where another broker has it whole: nobody must be told, and no group go on, as if it were not there.
+        """
         try:
             message = unpack_message(row_key, row)
         except StorageError as failure:
             self.boxes.note_damage(mailbox, failure)
+            if self.boxes.is_whole_elsewhere():
+                raise
             return None
         if message.expires_ms and message.expires_ms <= now_ms:
             return None
