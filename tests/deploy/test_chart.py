@@ -10,6 +10,10 @@ from typing import Any
 
 import pytest
 
+from broker_node.cluster.membership import LEAVE_S
+from broker_node.cluster.node import NOTICE_S, SETTLE_S
+from broker_node.cluster.standings import TOGETHER_S
+from broker_node.server import FLUSH_S_MAX
 from meta_service.settings import FIELDS as META_FIELDS
 from meta_service.settings import parse_members
 from meta_service.settings import resolve as resolve_meta
@@ -29,7 +33,10 @@ from tests.deploy.rendering import (
     run,
 )
 
+COMPONENT = "app.kubernetes.io/component"
+ANYBODY = "anybody"
 ANYWHERE = "0.0.0.0"  # noqa: S104  # compared
+DISK_S = 5  # for what is staged when a broker has let go of everybody
 TMP = {"name": "tmp", "mountPath": "/tmp"}  # noqa: S108  # an empty volume there
 pytestmark = BUILDS_TOOLS
 
@@ -263,13 +270,15 @@ def test_settings_of_the_values_arrive(charts: dict[str, list[Manifest]]) -> Non
 
 
 def test_there_is_time_to_drain(manifests: list[Manifest]) -> None:
-    """SIGKILL comes after the pause before SIGTERM, the lame duck, and some time for the disk."""
+    """SIGKILL comes after the pause before SIGTERM, the lame duck, all that a stop may wait for then, and time for the disk."""
     settings = _broker_settings(manifests)
     spec = _set(manifests, "broker")["spec"]["template"]["spec"]
     command = spec["containers"][0]["lifecycle"]["preStop"]["exec"]["command"]
     assert command[0] == "sleep"
+    assert int(command[1]) >= 1, "the Services forget the pod while it still takes clients"
     drain_s = int(command[1]) + settings.lame_duck_grace_s + settings.lame_duck_close_s
-    assert spec["terminationGracePeriodSeconds"] >= drain_s + 20
+    stop_s = NOTICE_S + 2 * TOGETHER_S + SETTLE_S + LEAVE_S + FLUSH_S_MAX
+    assert spec["terminationGracePeriodSeconds"] >= drain_s + stop_s + DISK_S
 
 
 def test_secrets_are_in_no_argument_and_no_plain_value(manifests: list[Manifest]) -> None:
@@ -315,9 +324,44 @@ def test_probes(manifests: list[Manifest]) -> None:
         assert container["livenessProbe"]["httpGet"]["path"] != "/healthz", "a restart cures no full disk and no lost majority"
 
 
+def _selected(manifests: list[Manifest], selector: Manifest) -> set[str]:
+    """The roles whose pods a selector finds."""
+    assert selector.keys() == {"matchLabels"}
+    wanted = selector["matchLabels"].items()
+    return {labels[COMPONENT] for labels, _ in pods(manifests) if wanted <= labels.items()}
+
+
+def _anti_affinity(stateful: Manifest) -> list[Manifest]:
+    found = stateful["spec"]["template"]["spec"].get("affinity", {}).get("podAntiAffinity", {})
+    preferred = found.get("preferredDuringSchedulingIgnoredDuringExecution", [])
+    return [*found.get("requiredDuringSchedulingIgnoredDuringExecution", []), *(each["podAffinityTerm"] for each in preferred)]
+
+
+def test_what_starts_slowly_is_waited_for(manifests: list[Manifest]) -> None:
+    """A store that is checked, or a meta node that takes a snapshot: minutes, before a start counts as failed."""
+    for each in of_kind(manifests, "StatefulSet"):
+        probe = each["spec"]["template"]["spec"]["containers"][0]["startupProbe"]
+        assert probe["failureThreshold"] * probe["periodSeconds"] >= 300
+
+
+def test_an_update_goes_on_by_itself_and_waits_for_brokers_to_be_in_sync(manifests: list[Manifest]) -> None:
+    is_cluster = bool(_broker_settings(manifests).node_id)
+    for each in of_kind(manifests, "StatefulSet"):
+        assert each["spec"]["updateStrategy"] == {"type": "RollingUpdate"}
+    assert _set(manifests, "broker")["spec"].get("minReadySeconds", 0) == (10 if is_cluster else 0)
+
+
+def test_volumes_outlive_the_release(manifests: list[Manifest]) -> None:
+    for each in of_kind(manifests, "StatefulSet"):
+        if each["spec"].get("volumeClaimTemplates"):
+            assert each["spec"]["persistentVolumeClaimRetentionPolicy"] == {"whenDeleted": "Retain", "whenScaled": "Retain"}
+
+
 def test_what_is_spread_and_what_may_be_taken_away(charts: dict[str, list[Manifest]]) -> None:
-    for each in of_kind(charts["defaults"], "PodDisruptionBudget"):
-        assert each["spec"]["maxUnavailable"] == 1
+    budgets = {role: of_kind(charts["defaults"], "PodDisruptionBudget", role) for role in ("broker", "meta")}
+    for role, (budget,) in budgets.items():
+        assert budget["spec"]["maxUnavailable"] == 1
+        assert _selected(charts["defaults"], budget["spec"]["selector"]) == {role}
     assert len(of_kind(charts["bare"], "PodDisruptionBudget")) == 1
     affinity = {
         (case, role): _set(charts[case], role)["spec"]["template"]["spec"].get("affinity", {}).get("podAntiAffinity", {}).keys()
@@ -330,21 +374,53 @@ def test_what_is_spread_and_what_may_be_taken_away(charts: dict[str, list[Manife
     }  # fmt: skip
 
 
-def test_the_network_lets_in_who_belongs_there(charts: dict[str, list[Manifest]]) -> None:
-    (meta,) = of_kind(charts["defaults"], "NetworkPolicy", "meta")
-    who = {
-        port["port"]: [peer["podSelector"]["matchLabels"]["app.kubernetes.io/component"] for peer in rule["from"]]
-        for rule in meta["spec"]["ingress"]
-        for port in rule["ports"]
-        if port["port"] != "monitor"
+def _ways(manifests: list[Manifest], role: str, direction: str) -> dict[tuple[str, str | int], object]:
+    """(protocol, port) -> who is there: the roles of pods, "anybody", or peers as the values have them."""
+    (policy,) = of_kind(manifests, "NetworkPolicy", role)
+    assert _selected(manifests, policy["spec"]["podSelector"]) == {role}
+    ways: dict[tuple[str, str | int], object] = {}
+    for rule in policy["spec"][direction]:
+        peers = rule.get("from" if direction == "ingress" else "to")
+        is_of_pods = all(peer.keys() == {"podSelector"} and peer["podSelector"] for peer in peers or ())
+        roles = {name for peer in peers or () for name in _selected(manifests, peer["podSelector"])} if is_of_pods else None
+        for port in rule["ports"]:
+            way = (port.get("protocol", "TCP"), port["port"])
+            assert way not in ways, f"{way} twice"
+            ways[way] = ANYBODY if peers is None else roles or peers
+    return ways
+
+
+def test_the_network_lets_in_and_out_who_belongs_there(charts: dict[str, list[Manifest]]) -> None:
+    cluster = charts["defaults"]
+    neighbours: list[Manifest] = [{"podSelector": {}}]
+    names: dict[tuple[str, str | int], object] = {("UDP", 53): ANYBODY, ("TCP", 53): ANYBODY}
+    assert _ways(cluster, "broker", "ingress") == {
+        ("TCP", "client"): ANYBODY, ("TCP", "monitor"): neighbours, ("TCP", "peer"): {"broker"},
+    }  # fmt: skip
+    assert _ways(cluster, "broker", "egress") == {**names, ("TCP", "peer"): {"broker"}, ("TCP", "api"): {"meta"}}
+    assert _ways(cluster, "meta", "ingress") == {
+        ("TCP", "api"): {"broker", "meta"}, ("TCP", "raft"): {"meta"}, ("TCP", "monitor"): neighbours,
+    }  # fmt: skip
+    assert _ways(cluster, "meta", "egress") == {**names, ("TCP", "raft"): {"meta"}, ("TCP", "api"): {"meta"}}
+    assert _ways(charts["single"], "broker", "ingress").keys() == {("TCP", "client"), ("TCP", "monitor")}
+    assert _ways(charts["single"], "broker", "egress") == names
+    exposed = _ways(charts["exposed"], "broker", "ingress")
+    assert exposed["TCP", "client"] == exposed["TCP", "websocket"] == EXPOSED["networkPolicy"]["clientFrom"]
+
+
+def test_pods_keep_away_from_machines_that_have_one_of_their_role(manifests: list[Manifest]) -> None:
+    for each in of_kind(manifests, "StatefulSet"):
+        for term in _anti_affinity(each):
+            assert term["topologyKey"] == "kubernetes.io/hostname"
+            assert _selected(manifests, term["labelSelector"]) == {each["metadata"]["labels"][COMPONENT]}
+
+
+def test_the_network_is_closed_in_both_directions_unless_values_open_it(charts: dict[str, list[Manifest]]) -> None:
+    kinds = {case: [each["spec"]["policyTypes"] for each in of_kind(charts[case], "NetworkPolicy")] for case in charts}
+    assert kinds == {
+        case: {"bare": [], "passwords": [["Ingress"]] * 2}.get(case, [["Ingress", "Egress"]] * (1 if "single" in case else 2))
+        for case in CASES
     }
-    assert who == {"api": ["broker", "meta"], "raft": ["meta"]}
-    (broker,) = of_kind(charts["exposed"], "NetworkPolicy", "broker")
-    allowed = {port["port"]: rule.get("from") for rule in broker["spec"]["ingress"] for port in rule["ports"]}
-    assert allowed["client"] == allowed["websocket"] == EXPOSED["networkPolicy"]["clientFrom"]
-    assert allowed["monitor"] == [{"podSelector": {}}]
-    assert broker["spec"]["policyTypes"] == ["Ingress", "Egress"]
-    assert not of_kind(charts["bare"], "NetworkPolicy")
 
 
 # --- Values -----------------------------------------------------------------------------------------------------------
