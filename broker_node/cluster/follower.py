@@ -34,13 +34,14 @@ _WIPE_ROWS: Final = 5000  # deleted in one commit
 class Follower:
     """See the module. `epoch` is the newest that this node has heard of."""
 
-    __slots__ = ("_answers_to", "_copy", "_part", "epoch", "host", "is_wiping", "log", "slot")
+    __slots__ = ("_answers_to", "_copy", "_part", "epoch", "host", "is_wiping", "log", "slot", "ver")
 
     def __init__(self, host: Host, slot_log: SlotLog, epoch: int) -> None:
         self.host = host
         self.log = slot_log
         self.slot = slot_log.slot
         self.epoch = max(epoch, slot_log.epoch)
+        self.ver = 0  # of the newest view of the slot by which a leader gave this node something
         self._answers_to = 0  # the probe that was answered last: a repair made for it may come
         self._copy = 0  # the copy that is being put down
         self._part = 0
@@ -60,6 +61,7 @@ class Follower:
             self._answer(node, peer.AppendAck.STALE_EPOCH, 0)
             return
         self.heard(message.epoch)
+        self.ver = max(self.ver, message.ver)
         if message.repair:
             self._repair(node, message)
         elif message.probe:

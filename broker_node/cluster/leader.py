@@ -153,7 +153,13 @@ class Leader:
 
     def _append(self, previous: int, offset: int, rows: bytes) -> peer.Append:
         return peer.Append(
-            slot=self.slot, epoch=self.epoch, previous=previous, offset=offset, rows=rows, committed=self.committed
+            slot=self.slot,
+            epoch=self.epoch,
+            ver=self.view.ver,
+            previous=previous,
+            offset=offset,
+            rows=rows,
+            committed=self.committed,
         )
 
     def _stream(self, replica: Replica, message: peer.Append) -> None:
@@ -344,6 +350,8 @@ class Leader:
         """The meta service has changed the slot, in the same epoch."""
         if view.ver <= self.view.ver:
             return
+        if view.ver > self.view.ver + 1:
+            self._doubt(view.adding)
         self.view = view
         if self.asked is not None and self.asked.ver < view.ver:
             self.asked = None
@@ -352,6 +360,14 @@ class Leader:
             if replica.state is State.ABSENT:
                 self._probe(replica)
         self._advance()
+
+    def _doubt(self, adding: Iterable[str]) -> None:
+        """Changes were not seen: who is to become a replica may have been none meanwhile, and have given up what it had."""
+        for node in adding:
+            replica = self.replicas.get(node)
+            if replica is not None and replica.state in {State.STREAMING, State.PROBING}:
+                replica.acked = 0
+                replica.enter(State.ABSENT, self.host.now_s())
 
     def isr_answered(self, change: meta.IsrChange, result: meta.SlotResult | None) -> None:
         """What became of a change that was asked for; None: that is not known, and it is asked for again."""

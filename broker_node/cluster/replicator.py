@@ -283,7 +283,7 @@ class Replicator:
         elif self.node in (*slot.replicas, *slot.adding, *slot.isr):
             self._follower(slot.slot, slot.epoch)
         elif slot.replicas and (follower is not None or not self._log(slot.slot).is_empty):
-            self._forget(self._follower(slot.slot, slot.epoch))
+            self._forget(self._follower(slot.slot, slot.epoch), slot.ver)
 
     def _note_primaries(self, slot: meta.Slot) -> None:
         """Remember who led before: nobody else may serve before they have stopped."""
@@ -336,8 +336,11 @@ class Replicator:
         leader = self.leaders[number] = Leader(self, slot, follower.log)
         leader.begin()
 
-    def _forget(self, follower: Follower) -> None:
-        """The slot is not ours any more: give its room back."""
+    def _forget(self, follower: Follower, ver: int) -> None:
+        """The slot is not ours any more, by this version of the view: give its room back. A leader who sees more may have made
+        us a replica again, and counts what we said we have: then the view will say so as well."""
+        if ver < follower.ver:
+            return
         if follower.is_wiping:  # for a copy that was on its way
             self._leaving.add(follower.slot)
             return
@@ -404,7 +407,7 @@ class Replicator:
                 return None
             self._end(leader)
         known = self.view.slots.get(slot)
-        if known is not None and known.epoch == epoch and self.node not in (*known.replicas, *known.adding):
+        if known is not None and known.epoch <= epoch and self.node not in (*known.replicas, *known.adding):
             return None  # it moved away, or has not been said to come here yet: then the leader asks again
         return self._follower(slot, epoch)
 

@@ -92,7 +92,7 @@ class EpochStart(_message.Message):
     def __init__(self, epoch: _Optional[int] = ..., start: _Optional[int] = ...) -> None: ...
 
 class Append(_message.Message):
-    __slots__ = ("slot", "epoch", "previous", "offset", "rows", "committed", "history", "repair", "probe", "incarnation")
+    __slots__ = ("slot", "epoch", "previous", "offset", "rows", "committed", "history", "repair", "probe", "incarnation", "ver")
     SLOT_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     PREVIOUS_FIELD_NUMBER: _ClassVar[int]
@@ -103,6 +103,7 @@ class Append(_message.Message):
     REPAIR_FIELD_NUMBER: _ClassVar[int]
     PROBE_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    VER_FIELD_NUMBER: _ClassVar[int]
     slot: int
     epoch: int
     previous: int
@@ -113,7 +114,8 @@ class Append(_message.Message):
     repair: bool
     probe: int
     incarnation: int
-    def __init__(self, slot: _Optional[int] = ..., epoch: _Optional[int] = ..., previous: _Optional[int] = ..., offset: _Optional[int] = ..., rows: _Optional[bytes] = ..., committed: _Optional[int] = ..., history: _Optional[_Iterable[_Union[EpochStart, _Mapping]]] = ..., repair: _Optional[bool] = ..., probe: _Optional[int] = ..., incarnation: _Optional[int] = ...) -> None: ...
+    ver: int
+    def __init__(self, slot: _Optional[int] = ..., epoch: _Optional[int] = ..., previous: _Optional[int] = ..., offset: _Optional[int] = ..., rows: _Optional[bytes] = ..., committed: _Optional[int] = ..., history: _Optional[_Iterable[_Union[EpochStart, _Mapping]]] = ..., repair: _Optional[bool] = ..., probe: _Optional[int] = ..., incarnation: _Optional[int] = ..., ver: _Optional[int] = ...) -> None: ...
 
 class AppendAck(_message.Message):
     __slots__ = ("slot", "epoch", "offset", "result", "position", "probe", "keys", "incarnation")

@@ -158,6 +158,7 @@ class Node:
         self.is_up = True
         self.store = world.stores[name]
         self.view = View(name)
+        self.lag_s = 0.0  # of its watch, beyond what every message takes
         self.partitions: dict[int, Partition] = {}
         self.commit = GroupCommit(
             self.store, Clock(world), call_soon=self.call_soon, call_soon_threadsafe=self.call_soon, mode="inline"
@@ -306,7 +307,7 @@ class World:
             node.replicator.view_changed(fresh)
             self._dial(node)
 
-        self.later(told)
+        self.at(self.now_s + node.lag_s + self.random.expovariate(50), told)
 
     def reaches_meta(self, name: str) -> bool:
         return frozenset((name, "meta")) not in self.cut
@@ -453,8 +454,10 @@ class World:
             self.stop(name)
         elif chance < 0.86:
             self.start(self.random.choice(NODES))
-        elif chance < 0.89:
+        elif chance < 0.885:
             self.partition(name, self.random.choice([*NODES, "meta"]))
+        elif chance < 0.89 and name in self.nodes:
+            self.nodes[name].lag_s = self.random.choice((0, 0.5, 1.5))
         elif chance < 0.93:
             self.heal()
         elif chance < 0.96 and self.links:
@@ -523,12 +526,16 @@ class World:
                 if is_there and key in self.removing:
                     continue
                 raise Broken(f"{key.hex()} of slot {slot} was acknowledged and is not on {name} of {isr}")
+        there = [name for name, store in self.stores.items() if store.get(Table.MESSAGE, key) is not None]
+        if is_there and key not in self.removing and len(there) + len(self.wiped) < MIN_IN_SYNC:
+            raise Broken(f"{key.hex()} of slot {slot} was acknowledged and is on {there} only")
 
     def settle(self) -> None:
         """Everything comes back: then every slot must be served, and every replica have the same."""
         self.heal()
         for name in NODES:
             self.start(name)
+            self.nodes[name].lag_s = 0
         for _ in range(60):
             self.run(self.now_s + 1)
             for slot in self.view.slots.values():

@@ -1,4 +1,5 @@
-"""Thousands of schedules of crashes, cuts, lost disks and moves; and each rule of replication taken away, which must be noticed.
+"""Thousands of schedules of crashes, cuts, lost disks, late watches and moves; and six rules of replication taken away, each of
+which must be noticed.
 
 All of it, at length: `python -m tests.cluster.simulation --runs 10000`.
 """
@@ -15,18 +16,20 @@ from broker_node.cluster.follower import Follower
 from broker_node.cluster.leader import Leader, Replica
 from broker_node.cluster.replicator import Replicator
 from broker_node.cluster.slot_log import decode_rows
+from meta_service import rules
 from mq9.v1 import meta_pb2 as meta
 from mq9.v1 import peer_pb2 as peer
 from tests.cluster import simulation
 
-SCHEDULES = 120
+SCHEDULES = 2000
+PARTS = 8
 LONG_SCHEDULES = 5000
 MUTANT_SCHEDULES = 150
 
 
-@pytest.mark.parametrize("part", range(4))
+@pytest.mark.parametrize("part", range(PARTS))
 def test_no_schedule_loses_or_forks_anything(part: int) -> None:
-    for seed in range(part * SCHEDULES // 4, (part + 1) * SCHEDULES // 4):
+    for seed in range(part * SCHEDULES // PARTS, (part + 1) * SCHEDULES // PARTS):
         simulation.run(seed)
 
 
@@ -74,6 +77,85 @@ def test_who_cannot_be_heard_gives_up_again_and_again(began: bool) -> None:
         node.partitions[0].write()
     world.run(100)
     assert len(given_up) > 2, given_up
+
+
+# --- A watch that is late ----------------------------------------------------------------------------------------------
+
+
+def world_with_mail() -> tuple[simulation.World, str]:
+    """A slot with something in it, and the name of the broker that is no replica of it."""
+    world = simulation.World(1)
+    world.run(3)
+    slot = world.view.slots[0]
+    world.nodes[slot.primary].partitions[0].write()
+    world.run(4)
+    return world, next(name for name in simulation.NODES if name not in slot.replicas)
+
+
+def move(world: simulation.World, *, add: str, remove: str) -> None:
+    slot = world.view.slots[0]
+    op = meta.StartMove(slot=0, epoch=slot.epoch, ver=slot.ver, add=[add], remove=[remove])
+    assert world.command(rules.start_move, op).outcome == meta.OK
+
+
+def finish(world: simulation.World) -> None:
+    """As soon as what is added is in sync."""
+    while set(world.view.slots[0].adding) - set(world.view.slots[0].isr):
+        world.run(world.now_s + 0.1)
+    slot = world.view.slots[0]
+    assert world.command(rules.finish_move, meta.FinishMove(slot=0, epoch=slot.epoch, ver=slot.ver)).outcome == meta.OK
+
+
+def check_all_in_sync_have_it(world: simulation.World, late: str) -> None:
+    """However long the slot was idle since: the late one counts, and has what the others have."""
+    slot = world.view.slots[0]
+    assert late in slot.isr
+    assert len({repr(sorted(world._content(name, 0).items())) for name in slot.isr}) == 1
+
+
+def test_what_is_new_to_a_late_watch_does_not_undo_what_a_leader_gave() -> None:
+    """It heard last of the leader's epoch by which it had no part in the slot, threw away what it had confirmed, and led
+    empty when its turn came."""
+    world, late = world_with_mail()
+    slot = world.view.slots[0]
+    heir = next(name for name in slot.isr if name != slot.primary)
+    leaving = next(name for name in slot.replicas if name not in {heir, slot.primary})
+    world.nodes[late].lag_s = 2.0
+    op = meta.TransferPrimary(slot=0, epoch=slot.epoch, ver=slot.ver, to=heir)
+    assert world.command(rules.transfer, op).outcome == meta.OK
+    world.nodes[late].lag_s = 2.5
+    move(world, add=late, remove=leaving)
+    world.run(world.now_s + 6)
+    check_all_in_sync_have_it(world, late)
+
+
+def test_a_replica_that_left_and_came_back_keeps_what_it_was_given_since() -> None:
+    """Its watch was late, and told of its leaving when it had come back."""
+    world, other = world_with_mail()
+    slot = world.view.slots[0]
+    late = next(name for name in slot.replicas if name != slot.primary)
+    move(world, add=other, remove=late)
+    world.nodes[late].lag_s = 1.5
+    finish(world)
+    world.nodes[late].lag_s = 2.0
+    move(world, add=late, remove=other)
+    world.run(world.now_s + 6)
+    check_all_in_sync_have_it(world, late)
+
+
+def test_a_leader_that_missed_that_a_replica_had_left_asks_it_anew() -> None:
+    """It had given up what it had, and was never in sync again unless somebody wrote."""
+    world, other = world_with_mail()
+    slot = world.view.slots[0]
+    late = next(name for name in slot.replicas if name != slot.primary)
+    move(world, add=other, remove=late)
+    world.nodes[slot.primary].lag_s = 1.5
+    finish(world)
+    world.run(world.now_s + 0.5)
+    world.nodes[slot.primary].lag_s = 0.5
+    move(world, add=late, remove=other)
+    world.run(world.now_s + 6)
+    check_all_in_sync_have_it(world, late)
 
 
 # --- Rules taken away -------------------------------------------------------------------------------------------------
