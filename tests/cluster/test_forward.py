@@ -93,6 +93,24 @@ def test_a_long_poll_waits_where_the_mailbox_is(cluster: Cluster3) -> None:
     assert [message["payload"] for message in answer(alice, reply)["messages"]] == ["late"]  # type: ignore[attr-defined]
 
 
+def test_a_request_of_an_epoch_that_the_node_has_not_heard_of_is_not_carried_out(cluster: Cluster3) -> None:
+    """It may have been deposed since, and lead again: what it has in memory is of the epoch that it knows."""
+    box = cluster.address_at("b")
+    slot = cluster.slot(box)
+    alice = cluster["a"].client()
+    alice.command("MAILBOX.CREATE", {"name": box})
+    done = cluster["b"].mailboxes.owner.carried_out
+    cluster.leaders[slot] = ("b", cluster.leaders[slot][1] + 1)
+    cluster["a"].hear([slot])
+    reply = alice.publish(f"MSG.SEND.{box}", b"x")
+    cluster.run()
+    assert cluster["b"].mailboxes.owner.carried_out == done
+    assert alice.replies(reply) == []
+    cluster["b"].hear([slot])
+    cluster.advance(FORWARD_WAIT_S / 2)
+    assert answer(alice, reply)["msg_id"] == 1
+
+
 def test_what_a_client_holds_is_free_when_it_closes(cluster: Cluster3) -> None:
     """Its wait at the other node ends, and what it leased is another's at once."""
     box = cluster.address_at("b")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 from typing import Any
 
+import pytest
+
 from broker_node.cluster.group_lags import ROUND_S, TOLD_MAX, GroupLags
 from mq9.limits import SLOTS
 from mq9.storage.interface import Batch, Table
@@ -157,7 +159,8 @@ def test_a_step_reads_a_bounded_number_of_rows_whatever_there_is() -> None:
     broker.close()
 
 
-def test_what_is_damaged_is_left_out() -> None:
+@pytest.mark.parametrize("table", [Table.GROUP, Table.STATE, Table.MAILBOX])
+def test_what_is_damaged_is_left_out_and_reported(table: Table) -> None:
     store = MemoryStore()
     broker = InProcessBroker(store=store)
     client = broker.client()
@@ -165,11 +168,14 @@ def test_what_is_damaged_is_left_out() -> None:
         client.command("MAILBOX.CREATE", {"name": box})
         client.send(box, b"x")
         client.command(f"MSG.FETCH.{box}", {"group_name": "g", "deliver": "earliest", "config": {**NOW, "num_msgs": 1}})
-    first = store.keys(Table.GROUP, b"", b"\xff" * 9, 1)[0]
+    first = store.keys(table, b"", b"\xff" * 9, 1)[0]
     batch = Batch()
-    batch.put(Table.GROUP, first, b"damaged")
+    batch.put(table, first, b"damaged")
     store.commit(batch)
     lags = GroupLags(store, broker.clock, range(SLOTS))
+    met: list[int] = []
+    lags.on_damaged = lambda slot, failure: met.append(slot)
     complete_round(lags, broker)
     assert len(told(lags)) == 1
+    assert met == [int.from_bytes(first[:2])]
     broker.close()

@@ -15,6 +15,7 @@ from broker_node.cluster.membership import Membership
 from mq9.clock import SystemClock
 from mq9.errors import Mq9Error
 from mq9.settings import Settings
+from mq9.testing.clock import ManualClock
 from mq9.v1 import meta_pb2 as meta
 from tests.meta.cluster import MetaCluster, until
 from tests.support.certificates import Authority
@@ -239,6 +240,32 @@ async def test_a_lease_waits_for_the_view(single: MetaCluster, tmp_path: Path) -
     assert broker.lease_holds()
     await broker.close()
     assert broker.leases == [True, False]
+
+
+async def test_a_lease_is_counted_from_when_the_heartbeat_was_sent(tmp_path: Path) -> None:
+    """The meta service counts from when it came in, so an answer that is late makes no lease longer."""
+    clock = ManualClock()
+    broker = Broker(MetaCluster(tmp_path, size=1), tmp_path)
+    broker._clock = clock
+    broker.lease_s = 1.0
+
+    class Slow:
+        """A stream on which the answer takes most of a lease."""
+
+        async def write(self, request: meta.HeartbeatRequest) -> None: ...
+
+        async def read(self) -> meta.HeartbeatReply:
+            clock.advance(0.7)
+            return meta.HeartbeatReply(seq=1, renewed=True)
+
+    stream: Any = Slow()
+    assert await broker._beat_once(stream, 1, clock.monotonic_s())
+    assert broker.lease_holds()
+    clock.advance(0.29)
+    assert broker.lease_holds()
+    clock.advance(0.02)
+    assert not broker.lease_holds()
+    await broker.close()
 
 
 async def test_a_hook_that_fails_ends_nothing(single: MetaCluster, tmp_path: Path) -> None:

@@ -13,6 +13,10 @@ from typing import Any
 
 import pytest
 
+from broker_node.broker import Broker
+from broker_node.cluster.node import ClusterNode
+from mq9.settings import Settings
+from mq9.testing.clock import ManualClock, ManualLoop
 from tests.meta.cluster import MetaCluster, until
 from tests.support.raw import RawClient
 from tests.support.server import ServerProcess
@@ -188,6 +192,28 @@ async def test_a_broker_without_its_lease_says_so_and_serves_nothing(nodes: Node
     nodes.meta.processes["n0"].signal(signal.SIGCONT)
     await nodes.all_served()
     assert page(a, "/healthz")[0] == 200
+
+
+async def test_nothing_is_served_without_a_lease(tmp_path: Path) -> None:
+    """Also in the time until the partitions are closed for it."""
+    settings = Settings(data_dir=str(tmp_path), node_id="a", meta="127.0.0.1:1", peer_port=0, embedding="none", disk_reserve=0)
+    clock = ManualClock()
+    broker = Broker(settings, clock, ManualLoop(clock), make_cluster=ClusterNode)
+    node = broker.cluster
+    assert isinstance(node, ClusterNode)
+    led: Any = object()
+    node.served.partitions[3] = led
+    assert node.partition(3) is None
+    node.membership.lease_s = 1.0
+    node.membership._renewals.append((clock.monotonic_s(), 0))
+    node.membership._renew()
+    assert node.partition(3) is led
+    assert node.partition(4) is None
+    clock.advance(1.1)
+    assert node.partition(3) is None
+    del node.served.partitions[3]
+    broker.close()
+    await node.leave()
 
 
 async def test_a_data_directory_stays_what_it_is(nodes: Nodes, tmp_path: Path) -> None:
