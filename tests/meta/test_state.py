@@ -13,7 +13,7 @@ from meta_service.frames import LENGTH
 from meta_service.journal import LmdbJournal
 from meta_service.offsets import floors
 from meta_service.snapshot import Snapshots, checksum, state_rows
-from meta_service.state import COMMAND_VERSION, Changed, State
+from meta_service.state import COMMAND_VERSION, RULES, Changed, State
 from mq9 import limits
 from mq9.errors import Mq9Error
 from mq9.v1 import meta_pb2 as meta
@@ -156,10 +156,10 @@ def restarted(bench: Bench, directory: Path, *, crash: bool, one: Bench) -> Benc
     return again
 
 
-def installed(bench: Bench, directory: Path) -> Bench:
-    """A new node that was sent a snapshot."""
+def installed(bench: Bench, directory: Path, fresh: Bench | None = None) -> Bench:
+    """A new node, or one that is behind, that was sent a snapshot."""
     bench.flush()
-    sender, fresh = Snapshots(bench.disk, bench.flush), Bench(directory)
+    sender, fresh = Snapshots(bench.disk, bench.flush), fresh or Bench(directory)
     receiver = Snapshots(fresh.disk, fresh.flush)
     whole = None
     while whole is None:
@@ -211,6 +211,30 @@ def test_nonsense_is_an_answer(bench: Bench, command: bytes) -> None:
 def test_a_command_of_a_later_version_stops_the_node(bench: Bench) -> None:
     with pytest.raises(Mq9Error, match="needs a newer release"):
         bench.raw(pb.MetaCommand(version=COMMAND_VERSION + 1, barrier=pb.Barrier()).SerializeToString())
+
+
+@pytest.mark.parametrize("client", ["", "x"])
+def test_a_rule_that_would_break_an_invariant_changes_no_row(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, client: str
+) -> None:
+    """As if there were a mistake in it: the command is refused and the log says why, and the node goes on."""
+    found(bench)
+    before, told = bench.dump(), len(bench.changes)
+    named = {"client": client, "seq": 1, "transfer": meta.TransferPrimary(slot=0, epoch=1, ver=2, to="b")}
+
+    def forgetful(change: rules.Change, op: meta.TransferPrimary) -> pb.CommandResult:
+        change.slot_at(op.slot, op.epoch, op.ver).primary = op.to  # in the same epoch
+        return pb.CommandResult(outcome=meta.OK)
+
+    with monkeypatch.context() as patched:
+        patched.setitem(RULES, "transfer", forgetful)
+        result = bench.do(**named)
+    assert (result.outcome, result.text) == (meta.REFUSED, "transfer failed; the log of the meta service has the reason")
+    assert "I2: another primary in the same epoch; slot 0" in caplog.text
+    assert bench.dump() == before
+    assert len(bench.changes) == told
+    assert bench.slot(0).primary == "a"
+    assert bench.do(**named).outcome == meta.OK, "with the right rule the same request is granted"
 
 
 def test_a_refused_command_changes_no_row(bench: Bench) -> None:
@@ -287,6 +311,32 @@ def test_a_snapshot_is_of_the_moment_it_began(bench: Bench, tmp_path: Path) -> N
     assert whole is not None
     fresh.state.install(whole)
     assert (fresh.state.applied, fresh.state.view.brokers["a"].drain) == (index, False)
+
+
+def test_a_snapshot_takes_away_what_its_sender_has_no_more(bench: Bench, tmp_path: Path) -> None:
+    """A node that was behind when a broker was forgotten, floors of a mailbox went, and an old request was."""
+    behind = Bench(tmp_path / "behind")
+    for each in (bench, behind):
+        found(each)
+        each.do(register=register("gone"))
+        each.do(fence=pb.Fence(node="gone", incarnation=each.state.view.brokers["gone"].incarnation))
+        floors_ = meta.SlotFloors(slot=0, epoch=1, floors=[meta.Floor(mailbox=7, consumer=1, tier=0, floor=5)])
+        each.do(offsets=meta.CommitOffsetsRequest(slots=[floors_]))
+    assert behind.dump() == bench.dump()
+    behind.do(client="long ago", seq=1, drain=meta.Drain(node="d", cancel=True))
+    bench.do(forget=meta.ForgetBroker(node="gone"))
+    bench.do(offsets=meta.CommitOffsetsRequest(slots=[meta.SlotFloors(slot=0, epoch=1, forget=[7])]))
+    installed(bench, tmp_path, behind)
+    assert behind.dump() == bench.dump()
+    assert "gone" not in behind.state.view.brokers
+    assert behind.state.view == bench.state.view
+    last = behind.changes[-1]
+    assert last.full, "watchers are told everything, so that they miss what is not in it"
+    assert {broker.id for broker in last.brokers} == set(BROKERS)
+    index = bench.state.applied + 1
+    command = pb.MetaCommand(version=COMMAND_VERSION, client="long ago", seq=1, drain=meta.Drain(node="d")).SerializeToString()
+    assert behind.state.apply(index, command) == bench.state.apply(index, command), "nobody remembers it"
+    assert behind.state.view.brokers["d"].drain
 
 
 def test_a_crash_while_taking_a_snapshot_leaves_the_old_state(bench: Bench, tmp_path: Path) -> None:

@@ -13,7 +13,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meta_service.frames import LENGTH, FrameError, Message, Seal, decode, encode, frame_length, hello_mac
+from meta_service.frames import (
+    LENGTH,
+    NONCE_BYTES,
+    FrameError,
+    Message,
+    Seal,
+    decode,
+    encode,
+    frame_length,
+    hello_mac,
+    welcome_mac,
+)
 from meta_service.transport import Events, Identity, Self, Transport, check_exposure
 from mq9 import limits
 from mq9.errors import Mq9Error
@@ -180,6 +191,63 @@ async def test_who_is_not_the_peer_is_refused(pair: Couple, secret: bytes, more:
     assert await stranger.is_closed()
     await refused(pair[0])
     assert pair[0].greetings == [("b", Self(True, b""))], "only the real peer's words were listened to"
+
+
+class Answering:
+    """Whoever took the address of `b`, and answers whom dials it with a welcome of this secret."""
+
+    def __init__(self, secret: bytes, nonce: bytes = b"n" * NONCE_BYTES) -> None:
+        self.secret, self.nonce = secret, nonce
+        self.told = b""  # what came after a welcome
+        self.ends: asyncio.Queue[None] = asyncio.Queue()  # one for each connection
+
+    async def met(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(frame(pb.Challenge(version=1, nonce=self.nonce).SerializeToString()))
+        length = LENGTH.unpack(await reader.readexactly(LENGTH.size))[0]
+        heard = pb.Hello.FromString(await reader.readexactly(length))
+        writer.write(frame(pb.Welcome(version=1, mac=welcome_mac(self.secret, self.nonce, heard)).SerializeToString()))
+        try:
+            while data := await reader.read(65536):
+                self.told += data
+        except ConnectionError:  # the dialler aborts what it does not trust
+            pass
+        self.ends.put_nowait(None)
+        writer.close()
+
+
+async def dialling(secret: bytes) -> tuple[Node, Answering, asyncio.Server]:
+    """A node `a` that dials somebody who answers as `b`."""
+    answering = Answering(secret)
+    server = await asyncio.start_server(answering.met, "127.0.0.1", 0)
+    node = Node(Identity("a", "mq9", SECRET), {"b": ("127.0.0.1", server.sockets[0].getsockname()[1])})
+    await node.transport.start("127.0.0.1", 0)
+    return node, answering, server
+
+
+@pytest.mark.parametrize("secret", [b"wrong", b""])
+async def test_who_answers_without_the_secret_is_left_and_told_nothing(secret: bytes) -> None:
+    node, answering, server = await dialling(secret)
+    async with asyncio.timeout(20):
+        for _ in range(3):  # it tries again, and is not taken in then either
+            await answering.ends.get()
+            assert not node.connected
+            node.transport.send("b", VOTE)
+    assert not answering.told
+    await node.transport.close()
+    server.close()
+
+
+async def test_who_answers_with_the_secret_is_talked_to() -> None:
+    node, answering, server = await dialling(SECRET)
+
+    async def told() -> bool:
+        node.transport.send("b", VOTE)
+        return bool(answering.told)
+
+    await until("the node to talk", told)
+    assert node.connected == {"b"}
+    await node.transport.close()
+    server.close()
 
 
 async def test_a_recorded_hello_does_not_open_another_connection(pair: Couple) -> None:
