@@ -71,7 +71,7 @@ class ClusterNode:
         self.served = Served(broker)
         self.replicator = Replicator(broker.store, broker.commit, broker.clock, self.membership, self.served, self._ask_isr)
         self.in_sync = InSync(self.membership)
-        self.offsets = Offsets(self.membership)
+        self.offsets = Offsets(self.membership.client)
         self.standings = Standings(self.membership.lease_holds, broker.clock)
         self.cut_off = CutOff(self.membership, self.standings, broker.clock)
         self.membership.offsets_waiting = lambda: self.offsets.waiting

@@ -1,7 +1,7 @@
 """How far consumers have confirmed, told to the meta service in batches: for placement and for whoever watches the lag.
 
-The truth is in the slots: a group's floors are rows that replicate with the acknowledgement that moves them. What is lost on
-the way here is said again with the next change, and floors only grow, so repeating and reordering do no harm.
+The truth is in the slots: a group's floors are rows that replicate with the acknowledgement that moves them. What the meta
+service could not take is said again; floors only grow, so repeating and reordering do no harm.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from mq9.storage.records import unseal
 from mq9.v1 import meta_pb2 as meta
 
 if TYPE_CHECKING:
-    from broker_node.cluster.membership import Membership
+    from mq9.meta.client import MetaClient
 
 log = logging.getLogger("mq9.cluster")
 
@@ -34,8 +34,8 @@ _decode: Final = msgspec.msgpack.Decoder(GroupRow).decode
 class Offsets:
     """What this node's leaders have committed and the meta service has not heard."""
 
-    def __init__(self, membership: Membership) -> None:
-        self._membership = membership
+    def __init__(self, client: MetaClient) -> None:
+        self._client = client
         self._floors: dict[tuple[int, int, int], tuple[int, int]] = {}  # mailbox, consumer, tier -> epoch, floor
         self._forget: dict[int, int] = {}  # mailbox -> epoch
         self._task: asyncio.Task[None] | None = None
@@ -72,9 +72,10 @@ class Offsets:
                 await asyncio.sleep(EVERY_S)
                 request = self._next_request()
                 try:
-                    reply = await self._membership.client.commit_offsets(request)
+                    reply = await self._client.commit_offsets(request)
                 except Mq9Error as failure:
                     log.warning("the meta service did not take consumer offsets: %s", failure.text)
+                    self._put_back(request)
                     continue
                 stale = set(reply.stale_slots)
                 self.committed += sum(len(each.floors) for each in request.slots if each.slot not in stale)
@@ -96,6 +97,14 @@ class Offsets:
         for mailbox in list(self._forget)[:_PER_REQUEST]:
             of(mailbox, self._forget.pop(mailbox)).forget.append(mailbox)
         return meta.CommitOffsetsRequest(slots=by_slot.values())
+
+    def _put_back(self, request: meta.CommitOffsetsRequest) -> None:
+        """Nobody heard it: it is still to be said, where nothing newer is."""
+        for slot in request.slots:
+            for each in slot.floors:
+                self._floors.setdefault((each.mailbox, each.consumer, each.tier), (slot.epoch, each.floor))
+            for mailbox in slot.forget:
+                self._forget.setdefault(mailbox, slot.epoch)
 
     def close(self) -> None:
         """Say no more."""
