@@ -327,6 +327,18 @@ def test_what_a_group_had_claimed_before_it_began_anew_is_said_once(broker: InPr
     assert said(member) == unmarked([b"b"])
 
 
+def test_a_fetch_that_waits_gets_what_is_left_when_another_begins_its_group_anew(broker: InProcessBroker) -> None:
+    sender, patient, other = broker.client(), broker.client(), broker.client()
+    for payload in (b"a", b"b"):
+        sender.send("box", payload)
+    broker.client().command("MSG.FETCH.box", {**ONE, "config": {"num_msgs": 2, "max_wait_ms": 0}})
+    waiting = patient.publish("MSG.FETCH.box", {**ONE, "config": {"max_wait_ms": 30_000}})
+    broker.loop.run()
+    assert other.command("MSG.FETCH.box", {**ONE, "force_deliver": True})["messages"][0]["msg_id"] == 1
+    [(_, answer)] = patient.replies(waiting)
+    assert b'"msg_id":2,' in answer
+
+
 def test_a_member_of_a_group_that_a_fetch_just_makes_gets_what_that_leaves(broker: InProcessBroker) -> None:
     """It was not looked at again when the beginning of the group was on disk."""
     sender, member, other = broker.client(), broker.client(), broker.client()
