@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from broker_node.router.client import Client
     from broker_node.router.sublist import Subscription
 
-_PAGE: Final = 256  # mailboxes told in one go; then others have their turn
+PAGE: Final = 256  # mailboxes told in one go; then others have their turn
 
 
 class _Told(NamedTuple):
@@ -122,7 +122,7 @@ class Directory:
                 continue
             after = reader.after
             reader.is_asking = True
-            self.list_public(Page(after, b"", _PAGE, full=False), partial(self._listed, reader))
+            self.list_public(Page(after, b"", PAGE, full=False), partial(self._listed, reader))
             if reader.after == after and not reader.is_told:
                 break  # the answer is still to come, or it was that there is none now
         reader.is_telling = False
@@ -176,7 +176,7 @@ class Directory:
 
     def _sweep(self, reader: Reader) -> None:
         """The list was read to its end: a page of what it does not have any more."""
-        names, reader.vanished = reader.vanished[:_PAGE], reader.vanished[_PAGE:]
+        names, reader.vanished = reader.vanished[:PAGE], reader.vanished[PAGE:]
         for name in names:
             known = reader.told.get(name) if reader.told is not None else None
             if known is None or (known.reading == reader.reading and not known.is_over):

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import msgspec
 import pytest
 
+from broker_node.push.directory import PAGE
 from mq9.testing.broker import InProcessClient
 from tests.cluster.nodes import Cluster3, Node
 
@@ -165,4 +166,44 @@ def test_what_is_remembered_is_bounded_and_what_is_not_is_told_again(cluster: Cl
     assert sorted(heard(second)) == [("created", box) for box in (*boxes, later)]
     first.close()
     second.close()
+    assert cluster["a"].broker.directory.remembered == 0
+
+
+def test_what_is_made_again_before_its_end_was_told_is_not_said_to_have_ended(cluster: Cluster3) -> None:
+    reader = reading(cluster["a"])
+    back, gone = (make(cluster["b"], cluster.address_at("b", prefix)) for prefix in ("back", "gone"))
+    heard(reader)
+    cut(cluster)
+    for box in (back, gone):
+        cluster["b"].client().command(f"MAILBOX.REMOVE.{box}")
+    new = make(cluster["b"], cluster.address_at("b", "new"))
+    receive = reader.receive
+
+    def take_one(*args: object) -> None:
+        receive(*args)  # type: ignore[arg-type]
+        reader.stall()
+
+    reader.receive = take_one  # type: ignore[method-assign, assignment]
+    join(cluster)
+    assert heard(reader) == [("created", new)]
+    make(cluster["b"], back)
+    reader.receive = receive  # type: ignore[method-assign]
+    reader.unstall()
+    cluster.advance(1)
+    assert heard(reader) == [("expired", gone)]
+
+
+def test_more_than_a_page_that_ended_meanwhile_is_told_whole(cluster: Cluster3) -> None:
+    bob = cluster["b"].client()
+    boxes = [box for box in (f"many{number:04}" for number in range(1400)) if cluster.leaders[cluster.slot(box)][0] == "b"]
+    assert len(boxes) > 2 * PAGE
+    for box in boxes:
+        make(cluster["b"], box)
+    reader = reading(cluster["a"])
+    assert sorted(heard(reader)) == [("created", box) for box in boxes]
+    cut(cluster)
+    for box in boxes:
+        bob.command(f"MAILBOX.REMOVE.{box}")
+    join(cluster)
+    assert sorted(heard(reader)) == [("expired", box) for box in boxes]
     assert cluster["a"].broker.directory.remembered == 0

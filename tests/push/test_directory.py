@@ -9,11 +9,9 @@ from typing import Any
 import pytest
 
 from broker_node.mailbox.listing import Listed, Page
-from broker_node.push import directory
+from broker_node.push.directory import PAGE
 from mq9.errors import error
 from mq9.testing.broker import InProcessBroker, InProcessClient
-
-PAGE = directory._PAGE
 
 
 @pytest.fixture
@@ -129,3 +127,16 @@ def test_who_unsubscribes_within_a_page_hears_no_more_of_it(broker: InProcessBro
     leaver.subscribe(b"PUBLIC.LIST")
     broker.advance(5)
     assert len(heard(leaver)) == 1
+
+
+def test_a_list_of_many_pages_is_told_one_after_the_other(broker: InProcessBroker) -> None:
+    """Pages that come at once are not read within each other."""
+    pages = 2000
+
+    def one_at_a_time(page: Page, listed: Listed) -> None:
+        number = int(page.after or b"0")
+        following = b"%d" % (number + 1) if number + 1 < pages else b""
+        listed(None, [{"mail_address": f"pub.{number:04}", "desc": "", "ttl": 0}], following)
+
+    broker.broker.directory.list_public = one_at_a_time
+    assert heard(reading(broker)) == [f"pub.{number:04}" for number in range(pages)]
