@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from mq9.errors import Mq9Error, NotFound
+from mq9.v1 import peer_pb2 as wire
 from tests.cluster.registry_nodes import SLOTS, RegistryNodes
 
 FRUIT = ("apples", "pears", "cherries", "plums", "quinces", "figs")
@@ -189,6 +190,33 @@ def test_without_its_lease_a_node_says_nothing_of_its_agents(nodes: RegistryNode
     failure = nodes.late(nodes["b"].ask({"limit": 30}))["failure"]
     assert failure.code == "UNAVAILABLE"
     assert failure.retryable
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        wire.Discover(kind=wire.Discover.WEIGH, body=b'{"text":"apples"}'),
+        wire.Discover(kind=wire.Discover.RANK, body=b"{}", needed=5, depth=5),
+        wire.Discover(kind=wire.Discover.SHOW, body=b"{}", names=["geo"], scores=[0.0]),
+        wire.Discover(kind=wire.Discover.FIND, names=["geo.in"]),
+        wire.Discover(kind=wire.Discover.REPORT, body=b'{"name":"geo","load":3}', names=["geo"]),
+        wire.Discover(kind=wire.Discover.UNREGISTER, body=b'{"name":"geo"}', names=["geo"]),
+    ],
+    ids=lambda question: wire.Discover.Kind.Name(question.kind),
+)
+def test_without_its_lease_a_node_answers_no_other(nodes: RegistryNodes, question: wire.Discover) -> None:
+    """Others may lead its slots by now: its agents may have changed, or be gone."""
+    nodes.register("geo", mailbox="geo.in", description="apples")
+    leader = nodes.leader("geo")
+    answers: list[wire.Discovered] = []
+    for lease, wanted in ((False, "UNAVAILABLE"), (True, "")):
+        leader.lease = lease
+        leader.peers.shares.answer(question, answers.append)
+        nodes.loop.run_until(lambda: bool(answers))
+        answer = answers.pop()
+        assert answer.error == wanted
+        if not lease:
+            assert {each.name for each, _ in answer.ListFields()} == {"error", "text"}
 
 
 def test_if_one_node_ranks_by_keyword_all_do(nodes: RegistryNodes) -> None:
