@@ -115,10 +115,10 @@ def test_a_member_is_not_said_more_than_a_window_at_once(broker: InProcessBroker
     assert sorted(got + payloads(member)) == [b"%03d" % number + bytes(size_bytes) for number in range(100)]
 
 
-def with_a_full_socket(broker: InProcessBroker, member: InProcessClient) -> tuple[list[bytes], Subscription]:
+def with_a_full_socket(broker: InProcessBroker, member: InProcessClient, count: int = 600) -> tuple[list[bytes], Subscription]:
     """What there was for a member when its socket became full, with several looks claimed for it that it was not said."""
     sender, pushing = broker.client(), broker.broker.partition.pushing
-    sent = [b"%04d" % number for number in range(600)]
+    sent = [b"%04d" % number for number in range(count)]
     for payload in sent:
         sender.publish("MSG.SEND.box", payload)
     broker.loop.run()
@@ -142,6 +142,15 @@ def test_what_waits_for_a_full_socket_is_said_a_look_at_a_time(broker: InProcess
     member.unstall()
     assert payloads(member) == sent
     assert max(later - former for former, later in pairwise([0, *writes])) < 2 * PUSH_WINDOW_MESSAGES
+
+
+def test_the_last_that_waits_for_a_full_socket_is_said_though_nothing_comes_behind_it(broker: InProcessBroker) -> None:
+    member = broker.client()
+    sent, _ = with_a_full_socket(broker, member, 300)
+    [push] = broker.broker.partition.pushing.by_client[member.id]
+    assert sum(len(claim.found) for _, claims in push.waiting for claim in claims) == len(sent)
+    member.unstall()
+    assert said(member) == unmarked(sent)
 
 
 @pytest.mark.parametrize("how", ["unsubscribes", "closes", "broker stops"])
@@ -315,6 +324,26 @@ def test_nothing_is_said_of_a_mailbox_that_was_removed_meanwhile(broker: InProce
     assert said(member) == unmarked([b"b"])
 
 
+@pytest.mark.parametrize("queue", [b"", b"workers"], ids=["plain", "member"])
+def test_a_mailbox_that_was_removed_before_the_first_look_at_it_says_nothing(queue: bytes, broker: InProcessBroker) -> None:
+    sender, member = broker.client(), broker.client()
+    sender.send("box", b"a")
+    broker.broker.subscribe(member, Subscription(member, b"$mq9.AI." + WORK, queue, b"9"))
+    assert sender.command("MAILBOX.REMOVE.box")["error"] == ""
+    assert payloads(member) == []
+
+
+def test_nothing_is_said_after_the_broker_has_stopped() -> None:
+    broker = InProcessBroker(store=MemoryStore())  # which can be read still
+    sender, member = broker.client(), broker.client()
+    sender.command("MAILBOX.CREATE", {"name": "box"})
+    sender.send("box", b"a")
+    broker.broker.subscribe(member, Subscription(member, b"$mq9.AI." + WORK, b"", b"9"))
+    broker.close()
+    broker.loop.run()
+    assert payloads(member) == []
+
+
 def test_what_a_group_had_claimed_before_it_began_anew_is_said_once(broker: InProcessBroker) -> None:
     """By the group that it is now."""
     sender, member, other = broker.client(), broker.client(), broker.client()
@@ -325,6 +354,34 @@ def test_what_a_group_had_claimed_before_it_began_anew_is_said_once(broker: InPr
     [fetched] = other.command("MSG.FETCH.box", {**ONE, "force_deliver": True})["messages"]
     assert fetched["msg_id"] == 1
     assert said(member) == unmarked([b"b"])
+
+
+def test_what_waited_for_a_member_is_nothing_to_the_group_that_began_anew(broker: InProcessBroker) -> None:
+    """It was given back to the group of before, whose row on disk took the place of the new one's."""
+    member, other = broker.client(), broker.client()
+    sent, _ = with_a_full_socket(broker, member)
+    assert other.command("MSG.FETCH.box", {**ONE, "force_deliver": True})["messages"][0]["msg_id"] == 1
+    assert other.command("MSG.ACK.box", {"group_name": "workers", "mail_address": "box", "msg_id": 1})["error"] == ""
+    member.close()
+    broker.restart()
+    later = broker.client()
+    later.subscribe(WORK, b"workers")
+    assert said(later) == unmarked(sent[1:])
+
+
+def test_what_a_member_takes_of_the_group_of_before_is_not_confirmed_for_the_new_one(broker: InProcessBroker) -> None:
+    sender, member, other = broker.client(), broker.client(), broker.client()
+    stall_at_once(member)
+    member.subscribe(WORK, b"workers")
+    sender.send("box", b"a")
+    assert payloads(member) == [b"a"]
+    assert other.command("MSG.FETCH.box", {**ONE, "force_deliver": True})["messages"][0]["msg_id"] == 1
+    member.unstall()
+    assert payloads(member) == []
+    broker.restart()  # while the other has it in hand
+    later = broker.client()
+    later.subscribe(WORK, b"workers")
+    assert said(later) == unmarked([b"a"])
 
 
 def test_a_fetch_that_waits_gets_what_is_left_when_another_begins_its_group_anew(broker: InProcessBroker) -> None:
@@ -396,6 +453,22 @@ def test_what_is_in_doubt_is_offered_again_in_order_and_marked(
     (left / "pushed.receipts").unlink()
     assert offered(left) == [(b"c", 2), (b"d", 2), (b"new", 1)]
     assert offered(left) == [(b"new", 1)]
+
+
+def test_what_is_in_doubt_stays_in_doubt_over_the_next_end(
+    broker: InProcessBroker, tmp_path: Path, tmp_path_factory: Factory
+) -> None:
+    """Also when the group has claimed something else meanwhile."""
+    left = tmp_path_factory.mktemp("left") / "data"
+    take_and_kill(broker, left, tmp_path)
+    (left / "pushed.receipts").unlink()
+    again = InProcessBroker(left, sync=False)
+    member = again.client()
+    member.subscribe(b"MAILBOX.MSG.box.critical", b"workers")
+    again.client().send("box", b"e", priority="critical")
+    assert payloads(member) == [b"e"]
+    again.close()
+    assert offered(left) == [(b"c", 2), (b"d", 2), (b"new", 1)]
 
 
 def test_a_receipt_that_was_torn_or_changed_is_none(broker: InProcessBroker, tmp_path: Path, tmp_path_factory: Factory) -> None:
