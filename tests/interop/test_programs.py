@@ -12,20 +12,20 @@ from tests.interop.programs import HERE, PROGRAMS, Program, prepare
 pytestmark = pytest.mark.interop
 
 NO_NETWORK = [
-    "npm error code ENOTFOUND\nnpm error network request to https://registry.npmjs.org/nats failed",
+    "npm error code ENOTFOUND\nnpm error network request to https://packages.example/nats failed",
     "npm error code ECONNREFUSED\nnpm error FetchError: request to http://127.0.0.1:1/nats failed",
-    "go: github.com/nats-io/nats.go@v1.37.0: Get https://proxy.golang.org: dial tcp: lookup proxy.golang.org: no such host",
+    "go: github.com/nats-io/nats.go@v1.37.0: Get https://packages.example: dial tcp: lookup packages.example: no such host",
     "go: dial tcp 127.0.0.1:1: connect: connection refused",
     "go: dial tcp 10.0.0.1:443: i/o timeout",
-    "[ERROR] Could not transfer artifact io.nats:jnats: repo.maven.apache.org: Name or service not known",
-    "[ERROR] Connect to repo.maven.apache.org:443 failed: Connection refused",
-    "error: failed to download: [6] Could not resolve hostname (Could not resolve host: index.crates.io)",
+    "[ERROR] Could not transfer artifact io.nats:jnats: packages.example: Name or service not known",
+    "[ERROR] Connect to packages.example:443 failed: Connection refused",
+    "error: failed to download: [6] Could not resolve hostname (Could not resolve host: packages.example)",
     "error: [28] Timeout was reached (Connection timed out after 30000 milliseconds)",
 ]
 OUR_FAULT = [
     "npm error code EUSAGE\nnpm error `npm ci` can only install packages when package.json and package-lock.json are in sync",
     "npm error code EINTEGRITY\nnpm error sha512-x integrity checksum failed",
-    "npm error code E404\nnpm error 404 Not Found - GET https://registry.npmjs.org/nats",
+    "npm error code E404\nnpm error 404 Not Found - GET https://packages.example/nats",
     "verifying github.com/nats-io/nats.go@v1.37.0: checksum mismatch",
     "[ERROR] Could not find artifact io.nats:jnats:jar:0.0.0 in central",
     "error: the lock file Cargo.lock needs to be updated but --locked was passed to prevent this",
