@@ -12,7 +12,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,9 +20,10 @@ import pytest
 
 import mq9
 from mq9.client.client import Client
+from tests.cluster.processes import Cluster
 from tests.conftest import MakeServer
 from tests.deploy.composition import BROKERS, Composition
-from tests.meta.cluster import free_ports
+from tests.meta.cluster import free_ports, until
 from tests.support.process import Process
 from tests.support.raw import RawClient
 from tests.support.server import ROOT, ServerProcess
@@ -192,6 +193,44 @@ def test_a_broker_that_drains_gets_no_new_clients_and_keeps_those_it_has(balance
     client.flush()
     client.close()
     assert broker.process.wait() == 0
+
+
+@pytest.mark.anyio
+async def test_a_broker_without_a_lease_gets_no_clients_though_it_takes_connections(
+    start_server: MakeServer, tmp_path: Path
+) -> None:
+    """The meta service of its cluster is gone; the two others have none, so that the same balancer has whom to choose."""
+    _program("haproxy")
+    alone = {"replication_factor": 1, "min_in_sync": 1}
+    async with Cluster(tmp_path, metas=1, brokers=1, meta_settings=alone, server_name="leased") as cluster:
+        others = [await asyncio.to_thread(start_server, server_name=name, embedding="none") for name in ("second", "third")]
+        places = [
+            ("127.0.0.1", each.ready.port, each.ready.monitor_port or 0) for each in (cluster.brokers["b0"], *others)
+        ]  # fmt: skip
+        with _running("haproxy", places, tmp_path) as (port, _):
+
+            def names() -> set[str]:
+                """Where six clients come to, one after another."""
+                found = set()
+                for _ in range(6):
+                    with closing(RawClient("127.0.0.1", port)) as client:
+                        client.connect()
+                        found.add(str(client.info["server_name"]))
+                return found
+
+            async def all_three() -> bool:
+                return len(await asyncio.to_thread(names)) == 3
+
+            async def not_there() -> bool:
+                return await asyncio.to_thread(names) == {"second", "third"}
+
+            await until("clients at all three", all_three, DEADLINE_S)
+            cluster.pause("n0")
+            await until("no clients at the one without a lease", not_there, DEADLINE_S)
+            cluster.brokers["b0"].raw()  # it takes them itself
+            assert await not_there()
+            cluster.resume("n0")
+            await until("clients at all three again", all_three, DEADLINE_S)
 
 
 @pytest.mark.timeout(400)

@@ -55,6 +55,21 @@ def test_the_image_is_slim_and_its_user_is_nobody() -> None:
     assert not re.search(r"(TOKEN|SECRET|PASSWORD|KEY)=", final)
 
 
+def test_the_data_belongs_to_the_user_that_runs() -> None:
+    """In the image already: a volume that is new takes over who owns the directory it is laid over."""
+    final = STAGES[-1]
+    assert re.search(r"groupadd --system --gid 10001 mq9\b", final)
+    assert re.search(r"useradd --system --uid 10001 --gid mq9 .* mq9\b", final)
+    owned = re.search(r"install --directory --owner mq9 --group mq9 --mode 0750 (.+)$", final, re.MULTILINE)
+    assert owned is not None
+    assert "/var/lib/mq9" in owned[1].split()
+    assert "\nVOLUME /var/lib/mq9\n" in final
+    assert final.index(owned[0]) < final.index("\nUSER ")
+    kept = [value for name, value in image_environment().items() if name.endswith("DATA_DIR")]
+    assert len(kept) == 2
+    assert all(value.startswith("/var/lib/mq9/") for value in kept)
+
+
 def test_exposed_ports_are_the_settings_defaults() -> None:
     exposed = re.search(r"^EXPOSE (.+)$", STAGES[-1], re.MULTILINE)
     assert exposed is not None
