@@ -58,6 +58,7 @@ QUERY_SCAN_MAX: Final = 100_000  # records looked at for one QUERY before it ans
 WAITERS_PER_MAILBOX_MAX: Final = 1000  # each arrival looks at them; more readers than this share a group
 WAITERS_MAX: Final = 100_000  # about 1 kB each: 100 MB of long polls
 PUSH_WINDOW_MESSAGES: Final = 128  # pushed to one subscriber before others have their turn
+PUSH_RETRY_S: Final = 1.0  # after a refusal of the disk, until it is asked again to claim messages for a group
 PUSH_WINDOW_BYTES: Final = 128 * 1024  # about what a healthy socket takes at once
 LISTED_MESSAGES_MAX: Final = 10_000  # of one MAILBOX.LIST, the older dialect's: about 1 MB of reply; it says when there are more
 PUBLIC_TOLD_MAX: Final = 200_000  # public mailboxes that all readers of PUBLIC.LIST on a broker of a cluster remember: 40 MB

@@ -22,7 +22,7 @@ from broker_node.mailbox.grouping import EARLIEST, Wanted
 from broker_node.mailbox.mailboxes import Mailboxes
 from broker_node.mailbox.model import Fetched, Mailbox
 from mq9.errors import Mq9Error
-from mq9.limits import PUSH_WINDOW_BYTES, PUSH_WINDOW_MESSAGES
+from mq9.limits import PUSH_RETRY_S, PUSH_WINDOW_BYTES, PUSH_WINDOW_MESSAGES
 from mq9.storage.layout import TIERS
 from mq9.storage.receipts import Receipts
 
@@ -328,7 +328,8 @@ class Pushing:
         if failure is not None or self.closed:
             for push, mine in by_push.items():
                 self._not_ahead(mailbox, push, mine)
-            return  # after a failure the group was reset to what the store has; the next wake finds them again
+            self._look_later(mailbox)
+            return  # after a failure the group was reset to what the store has: they are found again
         taken: list[Delivery] = []
         for push, mine in by_push.items():
             if push.waiting or not (push.closed or push.client.is_ready()):
@@ -415,6 +416,13 @@ class Pushing:
         if failure is None:
             group.pinned = True
             self.fetching.wake(mailbox)
+        else:
+            self._look_later(mailbox)
+
+    def _look_later(self, mailbox: Mailbox) -> None:
+        """The disk refused: not at once again, which would be for ever while it is full."""
+        if not self.closed:
+            self.boxes.timers.at(self.boxes.clock.monotonic_s() + PUSH_RETRY_S, self.fetching.wake, mailbox)
 
     # --- What the socket took ---------------------------------------------------------------------------------
 
