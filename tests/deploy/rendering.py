@@ -1,6 +1,6 @@
 """The chart rendered by the real Helm, the compose file read by Compose's own loader; both are built from Go modules once.
 
-Compiling Helm takes a minute or two, so that tests that need it are `heavy` (make interop) until it is built on a machine, and
+Compiling Helm takes a minute or two, so that tests that need it are `heavy` until it is built on a machine (make test CI=1), and
 take seconds, with all others, from then on.
 """
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from pysyncobj.monotonic import monotonic
 
-from meta_service import raft
 from meta_service.disk import Disk
 from meta_service.frames import Message
 from meta_service.joining import Joining
@@ -96,29 +96,22 @@ class Link:
         return True
 
 
-def test_a_node_waits_twice_as_long_as_an_election_may_take(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    now_s = 1000.0
-    monkeypatch.setattr(raft, "monotonic", lambda: now_s)
+def test_a_node_waits_twice_as_long_as_an_election_may_take(tmp_path: Path) -> None:
     disk = Disk(tmp_path / "me", sync=False)
     node = RaftNode("me", sorted(OTHERS), disk, History(disk), Link(), TUNING)
-    beginning_s = now_s
-
-    def append(previous: int, index: int) -> None:
-        """The leader adds an entry, and everything up to it is committed."""
+    before_s = monotonic()
+    for index in (2, 3):  # each is committed when it comes
         message = {
             "type": "append_entries", "term": 1, "commit_index": index, "last_index": index,
-            "prevLogIdx": previous, "prevLogTerm": 1 if previous > 1 else 0, "entries": [(b"\0x", index, 1)],
+            "prevLogIdx": index - 1, "prevLogTerm": index - 2, "entries": [(b"\0x", index, 1)],
         }  # fmt: skip
         node.receive("p1", message)
         node.tick()
-
-    append(1, 2)
-    now_s = beginning_s + 2 * TUNING.election_max_s - 0.01
-    append(2, 3)
     assert node.journal.last_index == 3
     assert not is_member(node.joining)
-    now_s = beginning_s + 2 * TUNING.election_max_s
-    node.tick()
+    node.joining.check("p1", 1, 3, before_s + 2 * TUNING.election_max_s - 1)
+    assert not is_member(node.joining)
+    node.joining.check("p1", 1, 3, monotonic() + 2 * TUNING.election_max_s)
     assert is_member(node.joining)
     node.close()
     disk.close()
