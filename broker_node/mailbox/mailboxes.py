@@ -283,11 +283,7 @@ class Mailboxes:
         now_ms = self.clock.wall_ms()
         found = []
         for key, value in rows:
-            try:
-                definition = _definitions.decode(unseal(key, value))
-            except StorageError as failure:
-                self.on_damaged(failure)
-                raise
+            definition = _definitions.decode(unseal(key, value))
             if not definition.expires_ms or definition.expires_ms > now_ms:
                 found.append((key[2:], definition))
         return found, rows[-1][0] if len(rows) == limit else b""
