@@ -445,6 +445,7 @@ def test_two_that_a_move_removes_do_not_take_turns_to_lead() -> None:
     world.alter("a", *"abcd")
     for name in "cd":
         world.run(rules.drain, meta.Drain(node=name))
+    assert [command.WhichOneof("op") for command in plan(world.view, Targets())] == ["finish_move"], "and no transfer to b"
     settle(world)
     assert list(world.slot().replicas) == ["c", "d"]
     assert (world.slot().primary, world.slot().epoch) == ("c", 2)
