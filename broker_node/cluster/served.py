@@ -45,11 +45,13 @@ class Served:
         partition.watch_damage(partial(self.met, slot), partial(self.is_whole_elsewhere, slot))
         self.partitions[slot] = partition
         try:
-            broker.registry.slot_gained(slot)
+            broker.registry.slot_gained(slot, partial(self.met, slot))
         except StorageError as failure:
-            del self.partitions[slot]
-            partition.close()
             self.met(slot, failure)
+        if slot in self.damaged and self.is_whole_elsewhere(slot):  # nobody is told that an agent is not there
+            del self.partitions[slot]
+            broker.registry.slot_lost(slot)
+            partition.close()
             return
         self.elsewhere.opened(partition)
 

@@ -24,7 +24,7 @@ import msgspec
 
 from mq9 import limits
 from mq9.clock import Clock
-from mq9.errors import Mq9Error, error
+from mq9.errors import Mq9Error, StorageError, error
 from mq9.registry.agents import Agent, AgentTable, order_at
 from mq9.registry.background import Background
 from mq9.registry.discovery import Answer, Discovery
@@ -39,7 +39,7 @@ from mq9.registry.records import (
     version_key,
 )
 from mq9.registry.requests import AgentBody, parse_agent, parse_discover
-from mq9.registry.rows import load, read_registration
+from mq9.registry.rows import load, nobody_repairs, read_registration
 from mq9.settings import Settings
 from mq9.storage.interface import Batch, Store, Table
 from mq9.storage.layout import agent_key, slot_of
@@ -128,13 +128,14 @@ class Registry:
         self._commit_of = commit_of
         self.slot_count = slot_count
 
-    def slot_gained(self, slot: int) -> None:
+    def slot_gained(self, slot: int, on_damaged: Callable[[StorageError], None] = nobody_repairs) -> None:
         """This broker leads a slot from now on: take over its agents. They are listed at once; queries wait for the rest.
 
-        Nobody could report while there was no leader, so everybody's heartbeats count from now.
+        Nobody could report while there was no leader, so everybody's heartbeats count from now. `on_damaged` hears of each
+        record that cannot be read.
         """
         self.slot_lost(slot)
-        self._load(load(self._store, _U16.pack(slot)))
+        self._load(load(self._store, _U16.pack(slot), on_damaged))
         self.slots[slot] = next(self._gains)
 
     def slot_lost(self, slot: int) -> None:

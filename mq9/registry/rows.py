@@ -6,6 +6,7 @@ A damaged row is logged by name and treated as absent: it is never served, and n
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 from mq9.errors import StorageError
 from mq9.registry.agents import Agent, order_at
@@ -26,6 +27,10 @@ log = logging.getLogger("mq9.registry")
 
 ROWS_PER_SCAN = 1000
 BYTES_PER_SCAN = 16 * 1024 * 1024
+
+
+def nobody_repairs(failure: StorageError) -> None:
+    """Outside a cluster there is one copy of everything."""
 
 
 def read_registration(store: Store, key: bytes) -> Registration | None:
@@ -61,20 +66,23 @@ def read_version(store: Store, agent: bytes, version: str) -> Registration | Non
     return None
 
 
-def load(store: Store, slot: bytes = b"") -> list[Agent]:
-    """All stored agents, or those whose keys begin with `slot`, with their last reports; no body is parsed."""
+def load(store: Store, slot: bytes = b"", on_damaged: Callable[[StorageError], None] = nobody_repairs) -> list[Agent]:
+    """All stored agents, or those whose keys begin with `slot`, with their last reports; no body is parsed.
+
+    `on_damaged` hears of each record that is left out.
+    """
     found: list[Agent] = []
     start, stop = slot, slot + b"\xff" * 8
     while True:
         rows = store.scan(Table.AGENT, start, stop, ROWS_PER_SCAN, BYTES_PER_SCAN)
         for row in rows:
-            _take(row, found)
+            _take(row, found, on_damaged)
         if not rows:
             return found
         start = rows[-1][0] + b"\0"
 
 
-def _take(row: Row, found: list[Agent]) -> None:
+def _take(row: Row, found: list[Agent], on_damaged: Callable[[StorageError], None]) -> None:
     key, value = row
     try:
         if is_registration(key):
@@ -86,3 +94,4 @@ def _take(row: Row, found: list[Agent]) -> None:
             found[-1].reported(unpack_report(key, value))
     except StorageError as failure:
         log.warning("an agent's record is left out: %s", failure)
+        on_damaged(failure)

@@ -197,7 +197,7 @@ async def led_anew(cluster: Cluster, number: int, epoch: int) -> None:
 
 @pytest.mark.anyio
 async def test_a_broker_with_damage_hands_the_slot_over_and_takes_a_copy(tmp_path: Path) -> None:
-    tables = [Table.MESSAGE, Table.MAILBOX, Table.STATE, Table.GROUP, Table.SLOT, Table.SLOT_LOG, Table.META]
+    tables = [Table.MESSAGE, Table.MAILBOX, Table.STATE, Table.GROUP, Table.SLOT, Table.SLOT_LOG, Table.META, Table.AGENT]
     async with Cluster(tmp_path, metas=1) as cluster:
         boxes: dict[Table, str] = {}
         names = iter(f"box{number}" for number in range(1000))
@@ -215,6 +215,7 @@ async def test_a_broker_with_damage_hands_the_slot_over_and_takes_a_copy(tmp_pat
             found = await answered(client, f"MSG.FETCH.{box}", first)
             assert [message["payload"] for message in found["messages"]] == SENT[:CONFIRMED]
             await answered(client, f"MSG.ACK.{box}", {"group_name": "g", "msg_id": CONFIRMED})
+            await answered(client, "AGENT.REGISTER", {"name": box, "agent_card": {"name": box}})
         process = cluster.brokers["b1"]
         assert await asyncio.to_thread(process.stop) == 0
         harm(process.data_dir, slots)
@@ -225,6 +226,7 @@ async def test_a_broker_with_damage_hands_the_slot_over_and_takes_a_copy(tmp_pat
             found = await answered(client, f"MSG.FETCH.{box}", FETCH)
             assert [message["payload"] for message in found["messages"]] == SENT[CONFIRMED:], table.name
             assert (await answered(client, f"MSG.QUERY.{box}", {"limit": 100}))["messages"], table.name
+            assert (await answered(client, "AGENT.REPORT", {"name": box}))["error"] == "", table.name
             if table not in (Table.SLOT, Table.SLOT_LOG):  # those it found at its start, and took copies at once
                 await led_anew(cluster, slots[table], began)
             await cluster.settled()

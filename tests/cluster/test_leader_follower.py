@@ -12,18 +12,21 @@ from broker_node.cluster.copying import Copy
 from broker_node.cluster.follower import Follower
 from broker_node.cluster.host import Changes
 from broker_node.cluster.leader import Leader
+from broker_node.cluster.served import Served
 from broker_node.cluster.slot_log import SlotLog, decode_rows, encode, sequence_key
-from mq9.errors import Mq9Error
+from mq9.errors import Mq9Error, StorageError
 from mq9.storage.commit import GroupCommit
 from mq9.storage.interface import Batch, Store, Table
 from mq9.storage.memory_store import MemoryStore
 from mq9.storage.records import seal
+from mq9.testing.broker import InProcessBroker
 from mq9.testing.clock import ManualClock, ManualLoop
 from mq9.v1 import meta_pb2 as meta
 from mq9.v1 import peer_pb2 as peer
 
 SLOT = 7
 KEYS = [SLOT.to_bytes(2) + bytes(6) + number.to_bytes(9) for number in range(100)]
+DAMAGE = StorageError("DATA_DAMAGED", "a row")
 INCARNATIONS = {"a": 1, "b": 2, "c": 3}
 
 
@@ -240,6 +243,63 @@ def test_a_leader_whose_rows_are_damaged_says_so_and_brings_nobody_up() -> None:
     group.carry("c")
     assert group.hosts["a"].damages
     assert group.hosts["c"].store.get(Table.MESSAGE, KEYS[0]) is None
+
+
+# --- Serving ----------------------------------------------------------------------------------------------------
+
+
+class Serving(Served):
+    """Remembers what it gave up."""
+
+    def __init__(self, group: Group) -> None:
+        self.node = InProcessBroker(store=MemoryStore())
+        super().__init__(self.node.broker)
+        self.leaders = {SLOT: group.leader}
+        self.given_up: list[int] = []
+        self.on_damaged = lambda slot, failure: self.given_up.append(slot)
+
+
+def test_a_damaged_slot_is_given_up_once_another_in_sync_has_put_down_something_of_the_epoch() -> None:
+    """A member that gave it up for damage itself is in the set for some time, too: it has put down nothing since."""
+    group = Group(isr="ab")
+    served = Serving(group)
+    served.met(SLOT, DAMAGE)
+    assert served.given_up == []
+    served.node.loop.run()
+    assert served.given_up == [], "nobody has said anything"
+    group.carry("c")
+    served.mend()
+    assert served.given_up == [], "it is not in sync"
+    group.carry("b")
+    served.mend()
+    assert served.given_up == [SLOT]
+    served.leaders = {}
+    served.mend()
+    assert (served.given_up, served.damaged) == ([SLOT], {})
+
+
+def test_a_disk_that_fails_is_no_damage_to_be_repaired() -> None:
+    group = Group(isr="ab")
+    group.carry("b")
+    served = Serving(group)
+    served.met(SLOT, StorageError("STORAGE_FAILED", "the disk"))
+    served.node.loop.run()
+    assert served.given_up == []
+
+
+def test_a_slot_that_cannot_be_opened_is_given_up() -> None:
+    group = Group(isr="ab")
+    group.carry("b")
+    served = Serving(group)
+    batch = Batch()
+    batch.put(Table.META, sequence_key(SLOT), b"damaged")
+    served.node.broker.store.commit(batch)
+    served.open(SLOT, group.leader.commit)
+    assert served.partitions == {}
+    served.node.loop.run()
+    assert served.given_up == [SLOT]
+    served.close_slot(SLOT)
+    assert served.damaged == {}
 
 
 # --- Following --------------------------------------------------------------------------------------------------
