@@ -15,6 +15,7 @@ import pytest
 
 from broker_node.broker import Broker
 from broker_node.cluster.node import ClusterNode
+from mq9.errors import StorageError
 from mq9.settings import Settings
 from mq9.testing.clock import ManualClock, ManualLoop
 from tests.meta.cluster import MetaCluster, until
@@ -194,13 +195,28 @@ async def test_a_broker_without_its_lease_says_so_and_serves_nothing(nodes: Node
     assert page(a, "/healthz")[0] == 200
 
 
+def in_no_cluster_yet(directory: Path, clock: ManualClock) -> tuple[Broker, ClusterNode]:
+    """A broker that has not been started, in this process."""
+    settings = Settings(data_dir=str(directory), node_id="a", meta="127.0.0.1:1", peer_port=0, embedding="none", disk_reserve=0)
+    broker = Broker(settings, clock, ManualLoop(clock), make_cluster=ClusterNode)
+    assert isinstance(broker.cluster, ClusterNode)
+    return broker, broker.cluster
+
+
+async def test_damage_that_the_count_of_lags_meets_is_looked_at_in_each_tick(tmp_path: Path) -> None:
+    broker, node = in_no_cluster_yet(tmp_path, ManualClock())
+    node.group_lags.on_damaged(3, StorageError("DATA_DAMAGED", "a row"))
+    assert list(node.served.damaged) == [3]
+    node._tick()
+    assert list(node.served.damaged) == [], "it is not led here"
+    broker.close()
+    await node.leave()
+
+
 async def test_nothing_is_served_without_a_lease(tmp_path: Path) -> None:
     """Also in the time until the partitions are closed for it."""
-    settings = Settings(data_dir=str(tmp_path), node_id="a", meta="127.0.0.1:1", peer_port=0, embedding="none", disk_reserve=0)
     clock = ManualClock()
-    broker = Broker(settings, clock, ManualLoop(clock), make_cluster=ClusterNode)
-    node = broker.cluster
-    assert isinstance(node, ClusterNode)
+    broker, node = in_no_cluster_yet(tmp_path, clock)
     led: Any = object()
     node.served.partitions[3] = led
     assert node.partition(3) is None
