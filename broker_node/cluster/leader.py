@@ -304,8 +304,12 @@ class Leader:
         replica.waiting_s = self.host.now_s()
 
     def _copy(self, replica: Replica) -> None:
-        """Send the whole slot, if not too many copies are on their way to that node: else `tick` tries again."""
+        """Send the whole slot, if not too many copies are on their way to that node: else `tick` tries again. A copy begins with
+        taking away what is there: a member of the in-sync set leaves it first, for it may not count meanwhile."""
         replica.enter(State.ABSENT, self.host.now_s())
+        if replica.node in self.view.isr:
+            self._ask(node for node in self.view.isr if node != replica.node)
+            return
         if not self.host.may_copy(replica.node):
             return
         replica.enter(State.COPYING, self.host.now_s())

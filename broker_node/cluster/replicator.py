@@ -98,7 +98,8 @@ class Replicator:
         self._dirty: list[Leader] = []
         self._sealed: list[tuple[Leader, int]] = []
         self._opening: set[int] = set()
-        self._leaving: set[int] = set()  # slots to be given up as soon as that is possible
+        self._leaving: set[int] = set()  # slots to be given up as soon as that is possible: looked at again at each tick
+        self._unled: set[int] = set()  # slots of which it was said that what is here cannot be led
         self._seen: dict[int, tuple[int, str]] = {}  # slot -> epoch and primary of the newest view
         self._old: dict[int, dict[str, tuple[int, float]]] = {}  # slot -> who led it, in which incarnation, may serve until
         self._has_lease = False
@@ -330,11 +331,23 @@ class Replicator:
         if follower.epoch > slot.epoch or follower.log.epoch >= slot.epoch:
             return  # a newer epoch is known here than the view's; or it was led here by a process before this one
         if follower.log.copying:
-            log.error("slot %d cannot be led: what is here of it is no whole copy", number)
+            self._cannot_lead(slot)
             return
         self.followers.pop(number)
         leader = self.leaders[number] = Leader(self, slot, follower.log)
         leader.begin()
+
+    def _cannot_lead(self, slot: meta.Slot) -> None:
+        """What is here of it is no whole copy: another in the in-sync set leads. Looked at again until there is one."""
+        if slot.slot not in self._unled:
+            self._unled.add(slot.slot)
+            log.error("slot %d cannot be led: what is here of it is no whole copy", slot.slot)
+        others = [node for node in slot.isr if node != self.node and self.known(node)]
+        if self._has_lease and others and self.now_s() >= self._may_give_up_s:
+            self._may_give_up_s = self.now_s() + GIVE_UP_AGAIN_S
+            log.warning("giving up what is led here, for %s to lead slot %d", " or ".join(others), slot.slot)
+            self.on_given_up()
+        self._leaving.add(slot.slot)
 
     def _forget(self, follower: Follower, ver: int) -> None:
         """The slot is not ours any more, by this version of the view: give its room back. A leader who sees more may have made

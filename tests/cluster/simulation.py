@@ -164,6 +164,7 @@ class Node:
             self.store, Clock(world), call_soon=self.call_soon, call_soon_threadsafe=self.call_soon, mode="inline"
         )
         self.replicator = Replicator(self.store, self.commit, Clock(world), self.view, self, self.ask_isr)
+        self.replicator.on_given_up = lambda: world.later(lambda: world._register(self))
         self._tick()
 
     def call_soon(self, call: Callable[[], None]) -> object:

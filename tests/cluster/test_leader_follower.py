@@ -11,7 +11,7 @@ from google.protobuf.message import Message
 from broker_node.cluster.copying import Copy
 from broker_node.cluster.follower import Follower
 from broker_node.cluster.host import Changes
-from broker_node.cluster.leader import Leader
+from broker_node.cluster.leader import ASK_AGAIN_S, Leader
 from broker_node.cluster.served import Served
 from broker_node.cluster.slot_log import SlotLog, decode_rows, encode, sequence_key
 from mq9.errors import Mq9Error, StorageError
@@ -243,6 +243,31 @@ def test_a_leader_whose_rows_are_damaged_says_so_and_brings_nobody_up() -> None:
     group.carry("c")
     assert group.hosts["a"].damages
     assert group.hosts["c"].store.get(Table.MESSAGE, KEYS[0]) is None
+
+
+def test_a_member_that_needs_a_copy_leaves_the_in_sync_set_before_what_it_has_is_taken_away() -> None:
+    """It counted as one who has everything while it had nothing: with the leader's disk all was lost."""
+    group = Group()
+    group.carry("b", "c")
+    group.write(KEYS[0])
+    group.carry("b", "c")
+    group.followers["b"].spoil()
+    group.run()
+    group.write(KEYS[1])
+    group.carry("b", "c")
+    assert group.hosts["a"].asked == [["a", "c"]]
+    assert group.hosts["b"].store.get(Table.MESSAGE, KEYS[0]) is not None
+    view = meta.Slot()
+    view.CopyFrom(group.view)
+    view.ver, view.isr[:] = 2, ["a", "c"]
+    group.leader.view_changed(view)
+    group.carry("b", "c")
+    assert group.done == KEYS[:2]
+    assert group.hosts["b"].store.get(Table.MESSAGE, KEYS[1]) is not None
+    group.hosts["a"].clock.advance(ASK_AGAIN_S)
+    group.write(KEYS[2])
+    group.carry("b", "c")
+    assert group.hosts["a"].asked[-1] == ["a", "b", "c"]
 
 
 # --- Serving ----------------------------------------------------------------------------------------------------
