@@ -210,12 +210,16 @@ class Replicator:
         leader.stalled()
 
     def cannot_commit(self, leader: Leader) -> None:
-        others = [node for node in leader.view.isr if node != self.node and self.known(node)]
+        # The meta service hears them and we do not: it may be us who cannot be heard. Another may get on with them. If that one
+        # cannot, it gives up as well, and it is our turn again.
+        self._let_others_lead(leader.view, "no word of the others")
+
+    def _let_others_lead(self, slot: meta.Slot, why: str) -> None:
+        """Give up all that is led here, if another of the slot's in-sync set is there; not again before GIVE_UP_AGAIN_S."""
+        others = [node for node in slot.isr if node != self.node and self.known(node)]
         if self._has_lease and others and self.now_s() >= self._may_give_up_s:
-            # The meta service hears them and we do not: it may be us who cannot be heard. Another may get on with them. If that
-            # one cannot, it gives up as well, and it is our turn again.
             self._may_give_up_s = self.now_s() + GIVE_UP_AGAIN_S
-            log.warning("no word of %s about slot %d: giving up what is led here", ", ".join(others), leader.slot)
+            log.warning("slot %d: %s; giving up what is led here, for %s", slot.slot, why, " or ".join(others))
             self.on_given_up()
 
     def deposed(self, leader: Leader) -> None:
@@ -342,11 +346,7 @@ class Replicator:
         if slot.slot not in self._unled:
             self._unled.add(slot.slot)
             log.error("slot %d cannot be led: what is here of it is no whole copy", slot.slot)
-        others = [node for node in slot.isr if node != self.node and self.known(node)]
-        if self._has_lease and others and self.now_s() >= self._may_give_up_s:
-            self._may_give_up_s = self.now_s() + GIVE_UP_AGAIN_S
-            log.warning("giving up what is led here, for %s to lead slot %d", " or ".join(others), slot.slot)
-            self.on_given_up()
+        self._let_others_lead(slot, "no whole copy here")
         self._leaving.add(slot.slot)
 
     def _forget(self, follower: Follower, ver: int) -> None:
