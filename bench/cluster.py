@@ -234,7 +234,7 @@ def _catch_up(options: argparse.Namespace) -> None:
     print(json.dumps(figures) if options.json else "\n".join(f"{name}: {value}" for name, value in figures.items()))
 
 
-def _end(*_: object) -> None:
+def end(*_: object) -> None:
     """SIGTERM: stop what was started."""
     sys.exit(1)
 
@@ -251,7 +251,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print all results instead of the tables")
     options = parser.parse_args()
     options.size = options.size or (4096 if options.catch_up else 256)
-    signal.signal(signal.SIGTERM, _end)
+    signal.signal(signal.SIGTERM, end)
     if not options.json:
         print(f"load of the machine before: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores; {platform.platform()}")
     if options.catch_up:

@@ -37,10 +37,7 @@ class Mq9Cluster:
         self._brokers = processes_of(local_cluster.broker_plans(self._files))
         stack.callback(self._stop)
         for processes in (self._metas, self._brokers):
-            for process in processes.values():
-                process.spawn()
-            for process in processes.values():
-                wait_ready(process)
+            start_all(processes)
         self.wait_in_sync()
 
     # --- System ---------------------------------------------------------------------------------------------------------
@@ -99,7 +96,7 @@ class Mq9Cluster:
     def start(self, name: str) -> None:
         """Start it again, and wait until it is ready."""
         self._brokers[name].spawn()
-        wait_ready(self._brokers[name])
+        _wait_ready(self._brokers[name])
 
     # --- What meta says -------------------------------------------------------------------------------------------------
 
@@ -175,7 +172,15 @@ def processes_of(plans: list[local_cluster.Plan]) -> dict[str, Process]:
     return {plan.name: Process(plan.command, plan.log, {**plan.environ, **values}) for plan in plans}
 
 
-def wait_ready(process: Process) -> None:
+def start_all(processes: dict[str, Process]) -> None:
+    """Start them at once, and wait until each is ready."""
+    for process in processes.values():
+        process.spawn()
+    for process in processes.values():
+        _wait_ready(process)
+
+
+def _wait_ready(process: Process) -> None:
     """Wait for the ready line; from then on its output is thrown away."""
     while " ready " not in process.read_line(READY_S):
         pass

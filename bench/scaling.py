@@ -18,7 +18,6 @@ import os
 import platform
 import signal
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -29,7 +28,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench.broker import cpu_s
-from bench.mq9_cluster import processes_of, wait_ready
+from bench.cluster import end
+from bench.mq9_cluster import processes_of, start_all
 from broker_node.cluster.membership import Membership
 from meta_service.placement import places_of, target
 from mq9.cli import cluster_files, local_cluster
@@ -96,7 +96,6 @@ class Scaling:
     """One cluster of so many brokers, and what is measured on it."""
 
     def __init__(self, files: ClusterFiles, pids: dict[str, int], brokers: int, seconds: float) -> None:
-        self._files = files
         self._pids = pids
         self._seconds = seconds
         self.brokers = [StandIn(files, f"broker{number:03}") for number in range(brokers)]
@@ -123,13 +122,10 @@ class Scaling:
             await broker.membership.close()
         return figures
 
-    async def _until(self, is_so: Callable[[], bool]) -> float:
-        """Seconds until then."""
-        began_s = time.monotonic()
+    async def _until(self, is_so: Callable[[], bool]) -> None:
         async with asyncio.timeout(WAIT_S):
             while not is_so():  # noqa: ASYNC110 - looked at less often than it changes
                 await asyncio.sleep(POLL_S)
-        return time.monotonic() - began_s
 
     def _is_shared(self) -> bool:
         """The slots are where placement wants them, and everybody knows it."""
@@ -212,9 +208,7 @@ async def measure(brokers: int, options: argparse.Namespace) -> dict[str, Any]:
         metas = processes_of(local_cluster.meta_plans(files, flags))
         for process in metas.values():
             stack.callback(process.stop)
-            process.spawn()
-        for process in metas.values():
-            wait_ready(process)
+        start_all(metas)
         pids = {name: process.pid for name, process in metas.items()}
         return await Scaling(files, pids, brokers, options.seconds).measure()
 
@@ -227,14 +221,9 @@ async def measure_all(options: argparse.Namespace) -> None:
         print(json.dumps(figures) if options.json else f"\n{lines}", flush=True)
 
 
-def _end(*_: object) -> None:
-    """SIGTERM: stop what was started."""
-    sys.exit(1)
-
-
 def main() -> None:
     """Measure and print."""
-    signal.signal(signal.SIGTERM, _end)
+    signal.signal(signal.SIGTERM, end)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--brokers", default="3,10,30,100", help="how many, one cluster after the other")
     parser.add_argument("--slots", type=int, default=256)
