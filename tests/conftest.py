@@ -25,6 +25,7 @@ from typing import Any
 import hypothesis
 import pytest
 
+from mq9.testing.broker import InProcessBroker
 from tests.cluster.anywhere import SERVER_FIXTURES, Anywhere, apart
 from tests.support import nats_server as reference
 from tests.support.leftovers import pytest_runtest_makereport, pytest_runtest_protocol  # noqa: F401  # hooks of every test
@@ -134,3 +135,12 @@ def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer
     server = NatsServer(tmp_path_factory.mktemp("nats-server")).start()
     yield server
     server.stop()
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[InProcessBroker]:
+    """A broker in this process, on disk, with a mailbox `box`."""
+    broker = InProcessBroker(tmp_path, sync=False)
+    broker.client().command("MAILBOX.CREATE", {"name": "box"})
+    yield broker
+    broker.close()

@@ -129,33 +129,34 @@ def test_what_is_new_to_a_late_watch_does_not_undo_what_a_leader_gave() -> None:
     check_all_in_sync_have_it(world, late)
 
 
+def leave_and_come_back(world: simulation.World, replica: str, other: str, late: str, lags_s: tuple[float, float]) -> None:
+    """`other` takes the place of a replica, which then takes it back. The watch of `late` tells of the one and the other after
+    `lags_s`."""
+    move(world, add=other, remove=replica)
+    world.nodes[late].lag_s = lags_s[0]
+    finish(world)
+    if lags_s[1] < lags_s[0]:
+        world.run(world.now_s + 0.5)
+    world.nodes[late].lag_s = lags_s[1]
+    move(world, add=replica, remove=other)
+    world.run(world.now_s + 6)
+    check_all_in_sync_have_it(world, replica)
+
+
 def test_a_replica_that_left_and_came_back_keeps_what_it_was_given_since() -> None:
     """Its watch was late, and told of its leaving when it had come back."""
     world, other = world_with_mail()
     slot = world.view.slots[0]
     late = next(name for name in slot.replicas if name != slot.primary)
-    move(world, add=other, remove=late)
-    world.nodes[late].lag_s = 1.5
-    finish(world)
-    world.nodes[late].lag_s = 2.0
-    move(world, add=late, remove=other)
-    world.run(world.now_s + 6)
-    check_all_in_sync_have_it(world, late)
+    leave_and_come_back(world, late, other, late, (1.5, 2.0))
 
 
 def test_a_leader_that_missed_that_a_replica_had_left_asks_it_anew() -> None:
     """It had given up what it had, and was never in sync again unless somebody wrote."""
     world, other = world_with_mail()
     slot = world.view.slots[0]
-    late = next(name for name in slot.replicas if name != slot.primary)
-    move(world, add=other, remove=late)
-    world.nodes[slot.primary].lag_s = 1.5
-    finish(world)
-    world.run(world.now_s + 0.5)
-    world.nodes[slot.primary].lag_s = 0.5
-    move(world, add=late, remove=other)
-    world.run(world.now_s + 6)
-    check_all_in_sync_have_it(world, late)
+    replica = next(name for name in slot.replicas if name != slot.primary)
+    leave_and_come_back(world, replica, other, slot.primary, (1.5, 0.5))
 
 
 # --- Rules taken away -------------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from itertools import pairwise
 from pathlib import Path
 
@@ -19,14 +19,6 @@ from mq9.testing.broker import InProcessBroker, InProcessClient
 Factory = pytest.TempPathFactory
 WORK = b"MAILBOX.MSG.box.*"
 ONE = {"group_name": "workers", "deliver": "earliest", "config": {"num_msgs": 1, "max_wait_ms": 0}}
-
-
-@pytest.fixture
-def broker(tmp_path: Path) -> Iterator[InProcessBroker]:
-    broker = InProcessBroker(tmp_path, sync=False)
-    broker.client().command("MAILBOX.CREATE", {"name": "box"})
-    yield broker
-    broker.close()
 
 
 def payloads(client: InProcessClient) -> list[bytes]:
