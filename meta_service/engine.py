@@ -116,6 +116,7 @@ class Engine:
         self._turn_due = False
         self._led = False
         self._founding = False
+        self._unanswered: set[Future[Any]] = set()
         self._waiting: list[Barrier] = []
         self._in_flight: list[Barrier] | None = None
         self._barrier_due_s = 0.0
@@ -139,8 +140,8 @@ class Engine:
         return self._started.result(START_TIMEOUT_S)
 
     def propose(self, command: pb.MetaCommand) -> Future[pb.CommandResult]:
-        """Have a command agreed on and applied. The future may fail with NotLeader, OutcomeUnknown or Mq9Error, or never
-        be answered when the leadership is lost in an unlucky moment: wait with a timeout."""
+        """Have a command agreed on and applied. The future may fail with NotLeader, OutcomeUnknown or Mq9Error, the last
+        when this node stops; without a majority it is not answered until then: wait with a timeout."""
         command.version = COMMAND_VERSION
         self.proposals += 1
         body = command.SerializeToString()
@@ -149,6 +150,7 @@ class Engine:
             reason = f"a command of {len(body)} bytes; {limits.META_COMMAND_BYTES_MAX} are allowed"
             future.set_exception(error("INVALID_REQUEST", reason=reason))
         else:
+            self._expect(future)
             self._call(self._propose, body, future)
         return future
 
@@ -156,6 +158,7 @@ class Engine:
         """The revision of a barrier that is proposed after this call. With `disk` the state on the disk is as new by
         then; with `soon` off it may wait for the next one that is due anyway."""
         future: Future[int] = Future()
+        self._expect(future)
         self._call(self._ask_barrier, future, disk, soon)
         return future
 
@@ -168,6 +171,11 @@ class Engine:
     def abandon(self) -> None:
         """Release the directory of an engine that was never started."""
         self.disk.close()
+
+    def _expect(self, future: Future[Any]) -> None:
+        """Before the loop is told of it: either the loop is closed by then, or whoever closes it finds the future."""
+        self._unanswered.add(future)
+        future.add_done_callback(self._unanswered.discard)
 
     def _call(self, function: Callable[..., object], *arguments: object) -> None:
         try:
@@ -188,6 +196,8 @@ class Engine:
             self._loop.run_until_complete(self._main())
         finally:
             self._loop.close()
+            for future in list(self._unanswered):  # what the loop was not given time for, and what a turn that failed has left
+                _fail(future, self._gone())
 
     async def _main(self) -> None:
         try:
@@ -203,11 +213,8 @@ class Engine:
         await self._leave()
         await self.transport.close()
         self.raft.fail_waiting()
-        for future, _ in [*self._waiting, *(self._in_flight or ())]:
-            _fail(future, self._gone())
         self.raft.close()
         self.disk.close()
-        await asyncio.sleep(0)  # what was asked meanwhile is refused now, before the loop closes
 
     async def _leave(self) -> None:
         """A leader that stops says so: its successor need not wait for an election timeout."""

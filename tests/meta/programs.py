@@ -16,6 +16,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from meta_service.contracts import Tuning
@@ -32,6 +33,7 @@ from mq9.v1 import raft_pb2 as pb
 
 SLOTS = 4
 TUNING = Tuning(log_entries_max=120, log_entries_kept=20)
+PATIENT = replace(TUNING, election_min_s=20.0, election_max_s=21.0)
 QUIET = Hooks(
     on_change=lambda _: None, on_role=lambda _: None, on_barrier=lambda *_: None, on_failure=lambda _: None
 )  # fmt: skip
@@ -55,7 +57,8 @@ class HastyRaft(RaftNode):
             self.journal.flush()
 
 
-def run_engines(directory: Path, nodes: int, *options: str) -> list[Engine]:
+def run_engines(directory: Path, nodes: int, *options: str, patient: str = "") -> list[Engine]:
+    """`patient` names a node that leaves it to the others to lead."""
     sockets = [socket.socket() for _ in range(nodes)]
     for each in sockets:
         each.bind(("127.0.0.1", 0))
@@ -67,8 +70,8 @@ def run_engines(directory: Path, nodes: int, *options: str) -> list[Engine]:
         engine_options = EngineOptions(
             identity=Identity(name, "storm", b"secret"),
             peers={other: address for other, address in addresses.items() if other != name},
-            directory=directory / name, port=port, tuning=TUNING, barrier_s=0.05, sync="nosync" not in options,
-            defaults=ClusterDefaults(SLOTS, 1, 1),
+            directory=directory / name, port=port, tuning=PATIENT if name == patient else TUNING, barrier_s=0.05,
+            sync="nosync" not in options, defaults=ClusterDefaults(SLOTS, 1, 1),
         )  # fmt: skip
         engines.append(Engine(engine_options, QUIET))
         if "hasty" in options:
