@@ -148,10 +148,10 @@ class Replicator:
         self._ask_isr(leader, change)
 
     def dirty(self, leader: Leader) -> None:
-        if not self._dirty:
+        self._dirty.append(leader)
+        if len(self._dirty) == 1:  # noted above first: what fills the commit seals it at once
             self._sealed = []
             self.commit.then(self._durable, self._sealed)
-        self._dirty.append(leader)
 
     def _before_seal(self) -> None:
         dirty, self._dirty = self._dirty, []

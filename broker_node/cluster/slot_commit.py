@@ -68,6 +68,7 @@ class SlotCommit:
     def end(self) -> None:
         """The node does not lead the slot any more: fail what is not sealed, now and from now on."""
         self.is_ended = True
+        self._dirty = False  # it will not be sealed: who asks from here on is told at once
         waiting, self._waiting = self._waiting, []
         self.batch = Batch()
         complete(waiting, ended())

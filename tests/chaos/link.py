@@ -37,7 +37,7 @@ class Link(asyncio.Protocol):
         self.lost: Callable[[], None] | None = None
         self._inbox = b"_INBOX.%d." % self.number
         self._buffer = b""
-        self._waiting: dict[bytes, Done] = {}
+        self._waiting: dict[bytes, tuple[str, Done]] = {}
         self._pushed: dict[bytes, Pushed] = {}
         self._tokens = itertools.count(1)
         self._sids = itertools.count(2)
@@ -59,6 +59,11 @@ class Link(asyncio.Protocol):
             await link.ready
         return link
 
+    @property
+    def waiting(self) -> list[str]:
+        """What was asked and not answered: the subjects after `$mq9.AI.`, by token."""
+        return [f"{command} ({token.decode()})" for token, (command, _) in self._waiting.items()]
+
     # --- saying -------------------------------------------------------------------------------------------------
 
     def say(self, data: bytes) -> None:
@@ -75,7 +80,7 @@ class Link(asyncio.Protocol):
     def ask(self, command: str, payload: bytes, headers: dict[str, str] | None = None, *, done: Done) -> bytes:
         """Send a command; `done` gets the payload of its answer, or None when the connection goes first. Its token."""
         token = b"%d" % next(self._tokens)
-        self._waiting[token] = done
+        self._waiting[token] = (command, done)
         reply = self._inbox + token
         if headers:
             header = header_block(headers)
@@ -105,7 +110,7 @@ class Link(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         waiting, self._waiting = self._waiting, {}
-        for done in waiting.values():
+        for _, done in waiting.values():
             done(None)
         if not self.ready.done():
             self.ready.set_exception(exc or ConnectionResetError("closed before it was ready"))
@@ -146,8 +151,8 @@ class Link(asyncio.Protocol):
 
     def _deliver(self, subject: bytes, sid: bytes, header: bytes, payload: bytes) -> None:
         if sid == b"1":
-            done = self._waiting.pop(subject.rpartition(b".")[2], None)
-            if done is not None:
-                done(payload)
+            asked = self._waiting.pop(subject.rpartition(b".")[2], None)
+            if asked is not None:
+                asked[1](payload)
         else:
             self._pushed[sid](header, payload)

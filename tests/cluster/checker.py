@@ -152,7 +152,12 @@ class Load(World):
         """Let the actors end what they are about, and disconnect them. All that broke must have been mended."""
         for actor in self.actors:
             actor.stopping = True
-        await self.until(lambda: all(actor.idle for actor in self.actors), 2 * PATIENCE_S)
+        try:
+            await self.until(lambda: all(actor.idle for actor in self.actors), 2 * PATIENCE_S)
+        except TimeoutError:
+            busy = [f"{actor} to {self.node_of.get(actor.link.number)}" for actor in self.actors if not actor.idle]
+            refused = dict(self.ledger.refusals)
+            raise AssertionError("\n".join([f"not at rest, refused {refused}:", *busy, self.cluster.log()])) from None
         await self.disconnect()
 
     async def disconnect(self) -> None:

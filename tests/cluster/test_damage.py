@@ -12,17 +12,14 @@ import nats
 import pytest
 from nats.aio.client import Client
 
-from broker_node.cluster.replicator import TICK_S, Replicator
 from broker_node.cluster.slot_log import SLOT_TABLES, SlotLog, sequence_key
 from mq9.errors import Mq9Error
-from mq9.storage.commit import GroupCommit
 from mq9.storage.interface import Batch, Store, Table
 from mq9.storage.layout import slot_of, slot_range
 from mq9.storage.lmdb_store import LmdbStore
-from mq9.storage.memory_store import MemoryStore
 from mq9.storage.records import unseal
-from mq9.testing.clock import ManualClock, ManualLoop
 from mq9.v1 import meta_pb2 as meta
+from tests.cluster.alone import SLOT, Alone
 from tests.cluster.nodes import Cluster3
 from tests.cluster.processes import Cluster
 from tests.cluster.replicas import agree
@@ -157,54 +154,21 @@ def test_a_subscription_to_a_damaged_mailbox_reports_it_and_ends_nothing(cluster
 # --- Who may lead -----------------------------------------------------------------------------------------------
 
 
-class View:
-    """What node a knows: it is to lead slot 1."""
-
-    node = "a"
-    incarnation = 1
-    config: meta.ClusterConfig | None = None
-    lease_s = 1.0
-
-    def __init__(self) -> None:
-        self.brokers = {name: meta.Broker(id=name, incarnation=1, state=meta.ALIVE) for name in "abc"}
-        self.slots = {1: meta.Slot(slot=1, epoch=5, ver=5, primary="a", replicas="abc", isr="a")}
-
-    def lease_holds(self) -> bool:
-        return True
-
-
 @pytest.mark.parametrize("is_whole", [True, False])
 def test_who_has_no_whole_copy_leads_nothing_and_lets_another_lead_as_soon_as_one_may(*, is_whole: bool) -> None:
-    clock = ManualClock()
-    loop = ManualLoop(clock)
-    store, view = MemoryStore(), View()
+    alone = Alone()
     batch = Batch()
-    slot_log = SlotLog(store, 1)
-    slot_log.append(batch, 1, {})
-    store.commit(batch)
+    SlotLog(alone.store, SLOT).append(batch, 1, {})
+    alone.store.commit(batch)
     if not is_whole:
-        damage(store, Table.SLOT, 1)
-    commit = GroupCommit(store, clock, call_soon=loop.call_soon, call_soon_threadsafe=loop.call_soon, mode="inline")
-    given_up: list[int] = []
-    nowhere: Any = None
-    replicator = Replicator(store, commit, clock, view, nowhere, lambda leader, change: None)
-    replicator.on_given_up = lambda: given_up.append(1)
-
-    def ticks() -> None:
-        for _ in range(3):
-            clock.advance(TICK_S)
-            replicator.tick()
-            loop.run()
-
-    replicator.lease_changed(True)
-    replicator.view_changed(view.slots.values())
-    ticks()
-    assert bool(replicator.leaders) is is_whole
-    assert given_up == [], "there is nobody else"
-    view.slots[1] = meta.Slot(slot=1, epoch=5, ver=6, primary="a", replicas="abc", isr="ab")
-    replicator.view_changed(view.slots.values())
-    ticks()
-    assert given_up == ([] if is_whole else [1])
+        damage(alone.store, Table.SLOT, SLOT)
+    alone.begin()
+    alone.ticks()
+    assert bool(alone.replicator.leaders) is is_whole
+    assert alone.given_up == 0, "there is nobody else"
+    alone.changed(meta.Slot(slot=SLOT, epoch=5, ver=6, primary="a", replicas="abc", isr="ab"))
+    alone.ticks()
+    assert alone.given_up == (0 if is_whole else 1)
 
 
 # --- What is done about it --------------------------------------------------------------------------------------
