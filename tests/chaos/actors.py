@@ -155,11 +155,10 @@ class Consumer(Actor):
         self.most = most
         self.received = 0
         self.again: list[str] = []  # what it was given after the answer to its acknowledgement
-        self.dry = False  # the last FETCH found nothing
+        self.dry = False  # the last FETCH found nothing, and there is no other: nothing is held
 
     def begin(self, link: Link) -> None:
         super().begin(link)
-        self.dry = False
         self._fetch()
 
     @property
@@ -167,6 +166,7 @@ class Consumer(Actor):
         return self.stopping and self.dry
 
     def _fetch(self, _: Any = None) -> None:
+        self.dry = False
         body = {
             "group_name": self.group,
             "deliver": "earliest",
@@ -196,7 +196,7 @@ class Consumer(Actor):
         self.dry = not ids
         if ids:
             self._confirm(ids)
-        elif not self.idle:
+        elif not self.stopping:
             self._fetch()
 
     def _confirm(self, ids: list[int]) -> None:

@@ -101,8 +101,8 @@ class Load(World):
                 continue
             self.node_of[link.number] = name
             actor.begin(link)
+            self._moved.set()  # one that is stopping may have nothing left to ask for
             await self._watch(link)
-            self._moved.set()
 
     async def _watch(self, link: Link) -> None:
         """Return when the connection is over; end it when nothing is heard any more."""
