@@ -96,7 +96,7 @@ class ClusterNode:
         replicator.on_given_up = self.membership.register_anew
         replicator.on_floors = self.offsets.changed
         self.served.leaders = replicator.leaders
-        self.served.on_damaged = replicator.damaged
+        self.served.on_damaged = replicator.give_up
         self.group_lags.on_damaged = self.served.met
         links.on_batch = self._on_batch
         links.on_up = self._link_up

@@ -65,6 +65,8 @@ class Partitions(Protocol):
 
     def close_slot(self, slot: int) -> None: ...
 
+    def met(self, slot: int, failure: StorageError) -> None: ...
+
 
 AskIsr = Callable[[Leader, meta.IsrChange], None]
 
@@ -232,10 +234,13 @@ class Replicator:
         self.on_floors(epoch, changes)
 
     def damaged(self, slot: int, failure: StorageError) -> None:
-        """A record that cannot be read: if others have everything, have one of them lead, and take a copy from it."""
+        self.partitions.met(slot, failure)
+
+    def give_up(self, slot: int, failure: StorageError) -> None:
+        """What is led here cannot be read, and another has everything: have that one lead, and take a copy from it."""
         leader = self.leaders.get(slot)
-        if leader is None or len(leader.view.isr) < 2:
-            return  # nobody has it whole: what can be read is better than nothing
+        if leader is None:
+            return
         log.error("slot %d is damaged here (%s): another leads it, and sends a copy", slot, failure.text)
         self._end(leader)
         self.followers[slot].spoil()

@@ -6,6 +6,7 @@ from typing import Final
 
 from broker_node.cluster.replicator import TICK_S, Replicator
 from broker_node.cluster.slot_commit import SlotCommit
+from mq9.errors import StorageError
 from mq9.storage.commit import GroupCommit
 from mq9.storage.memory_store import MemoryStore
 from mq9.testing.clock import ManualClock, ManualLoop
@@ -42,6 +43,7 @@ class Alone:
         self.view = View()
         self.given_up = 0
         self.served: dict[int, SlotCommit] = {}
+        self.damages: list[tuple[int, StorageError]] = []
         self.replicator = Replicator(self.store, self.commit, self.clock, self.view, self, lambda leader, change: None)
         self.replicator.on_given_up = self._gave_up
 
@@ -66,6 +68,9 @@ class Alone:
 
     def close_slot(self, slot: int) -> None:
         del self.served[slot]
+
+    def met(self, slot: int, failure: StorageError) -> None:
+        self.damages.append((slot, failure))
 
     def _gave_up(self) -> None:
         self.given_up += 1

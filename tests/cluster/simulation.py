@@ -29,7 +29,7 @@ from broker_node.cluster.replicator import TICK_S, Replicator
 from broker_node.cluster.slot_commit import SlotCommit
 from broker_node.cluster.slot_log import SLOT_TABLES, slot_range
 from meta_service import rules
-from mq9.errors import Mq9Error
+from mq9.errors import Mq9Error, StorageError
 from mq9.storage.commit import GroupCommit
 from mq9.storage.interface import Table
 from mq9.storage.layout import message_key, pack_u64, unpack_u64
@@ -187,6 +187,9 @@ class Node:
 
     def close_slot(self, slot: int) -> None:
         del self.partitions[slot]
+
+    def met(self, slot: int, failure: StorageError) -> None:
+        raise Broken(f"{self.name} cannot read slot {slot}: {failure.text}")
 
     def ask_isr(self, asking: Leader, change: meta.IsrChange) -> None:
         request = meta.AlterIsrRequest(node=self.name, incarnation=self.view.incarnation, changes=[change])

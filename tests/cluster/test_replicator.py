@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mq9.errors import Mq9Error
+from mq9.errors import Mq9Error, StorageError
 from mq9.limits import COMMIT_OPS_MAX
 from mq9.storage.interface import Table
 from mq9.storage.records import seal
@@ -57,6 +57,18 @@ def test_whoever_asks_a_slot_that_is_led_no_more_is_told_so(alone: Alone) -> Non
     assert told == ["UNAVAILABLE"] * 3
     staged.then(asks_again)
     assert told == ["UNAVAILABLE"] * 4
+
+
+def test_what_a_leader_cannot_read_for_a_replica_is_met_like_any_damage(alone: Alone) -> None:
+    """Whether the slot is given up for it is decided where it is known who has it whole."""
+    damage = StorageError("DATA_DAMAGED", "a row")
+    alone.replicator.damaged(SLOT, damage)
+    assert alone.damages == [(SLOT, damage)]
+    assert SLOT in alone.served
+    alone.replicator.give_up(SLOT, damage)
+    assert SLOT not in alone.served
+    assert alone.given_up == 1
+    assert alone.replicator.followers[SLOT].log.copying, "it takes a whole copy from whoever leads now"
 
 
 def nobody_waits(failure: Mq9Error | None) -> None:
