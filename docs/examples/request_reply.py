@@ -29,7 +29,9 @@ async def collect(asker: mq9.Client, answers: str, questions: dict[str, str]) ->
     """Enough answers, by question. `questions` are those asked, by correlation id; it keeps those without an answer."""
     answered: dict[str, str] = {}
     async for answer in asker.consume(answers, group_name="asker", deliver="earliest"):
-        word = questions.pop(answer.headers["correlation-id"])
+        word = questions.pop(answer.headers["correlation-id"], None)
+        if word is None:
+            continue  # known: a crash came before its confirmation, so it came again
         answered[word] = answer.text
         print(f"asker: {word} is {answer.text}")
         if len(answered) == ENOUGH:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+import runpy
 import signal
 from pathlib import Path
 
 import pytest
 
-from tests.examples.programs import Example
+import mq9
+from tests.examples.programs import EXAMPLES, Example
 from tests.examples.test_examples import RESULTS, pattern_of
 from tests.support.server import ServerProcess
 
@@ -100,3 +102,17 @@ def test_questions_survive_a_server_killed_before_they_are_answered(server: Serv
         crash(server)
         example.finish()
     assert example.lines[-1].endswith("not answered: tomorrow")
+
+
+@pytest.mark.anyio
+async def test_an_answer_that_comes_again_is_no_new_one(shared_server: ServerProcess) -> None:
+    """As after a crash between what an asker got and its confirmation."""
+    collect = runpy.run_path(str(EXAMPLES / "request_reply.py"))["collect"]
+    words = ["chat", "maison", "hippopotame", "tomorrow"]
+    async with mq9.connect(shared_server.url) as asker:
+        answers = await asker.mailbox_create(ttl=60)
+        for word in ("chat", "chat", "maison", "hippopotame"):
+            await asker.send(answers, word.upper(), headers={"correlation-id": word})
+        questions = {word: word for word in words}
+        assert await collect(asker, answers, questions) == {word: word.upper() for word in words[:3]}
+        assert list(questions) == ["tomorrow"]
