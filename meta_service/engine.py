@@ -150,40 +150,36 @@ class Engine:
             reason = f"a command of {len(body)} bytes; {limits.META_COMMAND_BYTES_MAX} are allowed"
             future.set_exception(error("INVALID_REQUEST", reason=reason))
         else:
-            self._expect(future)
-            self._call(self._propose, body, future)
+            self._ask(self._propose, future, body)
         return future
 
     def barrier(self, *, disk: bool = False, soon: bool = True) -> Future[int]:
         """The revision of a barrier that is proposed after this call. With `disk` the state on the disk is as new by
         then; with `soon` off it may wait for the next one that is due anyway."""
         future: Future[int] = Future()
-        self._expect(future)
-        self._call(self._ask_barrier, future, disk, soon)
+        self._ask(self._ask_barrier, future, disk, soon)
         return future
 
     def stop(self) -> None:
         """Hand the leadership on, if there is one, and release the directory."""
         if self._thread.is_alive():
-            self._call(self._stopping.set)
+            with suppress(RuntimeError):  # the loop is closed: it has stopped by itself
+                self._loop.call_soon_threadsafe(self._stopping.set)
             self._thread.join()
 
     def abandon(self) -> None:
         """Release the directory of an engine that was never started."""
         self.disk.close()
 
-    def _expect(self, future: Future[Any]) -> None:
-        """Before the loop is told of it: either the loop is closed by then, or whoever closes it finds the future."""
+    def _ask(self, function: Callable[..., object], future: Future[Any], *arguments: object) -> None:
+        """Have the loop take a question. The future is noted first: either the loop is closed by then, or whoever closes it
+        finds the future."""
         self._unanswered.add(future)
         future.add_done_callback(self._unanswered.discard)
-
-    def _call(self, function: Callable[..., object], *arguments: object) -> None:
         try:
-            self._loop.call_soon_threadsafe(function, *arguments)
+            self._loop.call_soon_threadsafe(function, future, *arguments)
         except RuntimeError:  # the loop is closed: this node has stopped
-            for argument in arguments:
-                if isinstance(argument, Future):
-                    _fail(argument, self._gone())
+            _fail(future, self._gone())
 
     def _gone(self) -> Mq9Error:
         return error("UNAVAILABLE", reason=f"this meta node has stopped: {self.failure or 'it was asked to'}")
@@ -296,7 +292,7 @@ class Engine:
 
     # --- Proposals ----------------------------------------------------------------------------------------------------
 
-    def _propose(self, body: bytes, future: Future[pb.CommandResult]) -> None:
+    def _propose(self, future: Future[pb.CommandResult], body: bytes) -> None:
         if self._stopping.is_set():
             _fail(future, self._gone())
         elif not self.raft.is_leader:

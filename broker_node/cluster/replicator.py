@@ -238,11 +238,8 @@ class Replicator:
 
     def give_up(self, slot: int, failure: StorageError) -> None:
         """What is led here cannot be read, and another has everything: have that one lead, and take a copy from it."""
-        leader = self.leaders.get(slot)
-        if leader is None:
-            return
         log.error("slot %d is damaged here (%s): another leads it, and sends a copy", slot, failure.text)
-        self._end(leader)
+        self._end(self.leaders[slot])
         self.followers[slot].spoil()
         self.on_given_up()
 
