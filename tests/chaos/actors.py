@@ -34,13 +34,13 @@ class Actor:
         self.stopping = False
         self.progress: Callable[[], None] = _nobody_watches
         self.refused: Callable[[Link], None] = _stay
-        self.refusal = ""  # the latest, until something is answered again
+        self.refusal = "never"  # the latest
 
     def __repr__(self) -> str:
         """For whoever reads why a wait was in vain."""
         link = self.link
         state = "closed" if link.closed.done() else f"waits for {link.waiting}"
-        return f"{type(self).__name__} {self.label} on link {link.number}, {state}, last refused {self.refusal or 'never'}"
+        return f"{type(self).__name__} {self.label} on link {link.number}, {state}, last refused {self.refusal}"
 
     def begin(self, link: Link) -> None:
         """A new connection."""
@@ -59,8 +59,8 @@ class Actor:
             if payload is None:
                 return
             answer = self.ledger.answered(reply, payload)
-            self.refusal = "" if answer is not None else payload.decode()
             if answer is None:
+                self.refusal = payload.decode()
                 self.later(done)
             else:
                 done(answer)
@@ -184,8 +184,8 @@ class Consumer(Actor):
 
     def _take(self, answer: Any, asked_at: int) -> None:
         """What was confirmed before the question may not be in the answer."""
-        self.refusal = answer["error"]
         if answer["error"]:
+            self.refusal = answer["error"]
             self.ledger.refusals[answer["code"]] += 1
             self.later(self._fetch)
             return

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ from tests.chaos.world import caller
 from tests.conftest import MakeServer
 from tests.support import powercut
 from tests.support.server import COMMAND, ServerProcess
+from tests.support.small_disk import mounted_disk
 
 DISK_MB = 256
 TRIES = 100
@@ -33,15 +33,8 @@ GROUP = "readers"
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A directory that is a disk of its own, of DISK_MB."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={DISK_MB}m", "tmpfs", str(place)], capture_output=True, text=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip(f"a small disk cannot be mounted here: {mounted.stderr.strip()}")
-    yield place
-    subprocess.run(["umount", "-l", str(place)], check=True)
+    with mounted_disk(tmp_path / "disk", f"{DISK_MB}m") as place:
+        yield place
 
 
 @contextmanager

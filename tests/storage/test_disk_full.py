@@ -6,7 +6,6 @@ import os
 import resource
 import shutil
 import signal
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from mq9.storage.interface import Batch, Table
 from mq9.storage.lmdb_store import LmdbStore
 from tests.storage import ledger
 from tests.storage.conftest import batch_of
+from tests.support.small_disk import mounted_disk
 
 DISK_BYTES = 24 * 1024 * 1024
 BALLAST = 1024 * 1024
@@ -27,15 +27,8 @@ SMALL = b"floor"
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of its own, DISK_BYTES large."""
-    mounted = tmp_path / "disk"
-    mounted.mkdir()
-    made = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", str(mounted)], capture_output=True, text=True, check=False
-    )
-    if made.returncode:
-        pytest.skip(f"no file system can be mounted here: {made.stderr.strip()}")
-    yield mounted
-    subprocess.run(["umount", "--lazy", str(mounted)], check=True)
+    with mounted_disk(tmp_path / "disk", str(DISK_BYTES)) as place:
+        yield place
 
 
 @pytest.fixture
